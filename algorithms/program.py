@@ -1,0 +1,174 @@
+"""The contract of a reasoning program, and the few nouns it speaks of.
+
+A program is a state machine without clock, engine or asyncio: it proposes requests, is told what
+came of them, and can say at any time what it would answer and how sure it is. So the same file runs
+live on vLLM, against recorded traces and in a simulator, and a test drives it by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypedDict
+
+from certaindex.votes import Votes
+
+RequestKind = Literal["sample", "step", "probe", "score"]
+FinishReason = Literal["stop", "length", "aborted", "error"]
+
+
+class Message(TypedDict):
+    """One chat turn."""
+
+    role: str
+    content: str
+
+
+Prompt = str | tuple[Message, ...]
+"""Chat messages, which the engine renders by the model's chat template, or a raw text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a request samples.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: nucleus mass; below 1 the engine sorts the vocabulary at each token, which is slow on CPU.
+        max_tokens: longest output, tokens.
+        stop: texts that end the output.
+        seed: makes the request's output reproducible where the engine can.
+        top_logprobs: how many of the largest log-probabilities each token's confidence averages; 0 for none.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of the model that a program would like to make.
+
+    Attributes:
+        id: unique among all requests of a run.
+        program: id of the program (the gang) that it belongs to.
+        prompt: what the model is asked.
+        sampling: how it samples.
+        index: position among the requests of the same kind of this program, from 0.
+        kind: what the request is for.
+        prefix: text of the assistant's turn that is already written; the model goes on from there.
+        report_every: output tokens between two progress events, or None for none.
+    """
+
+    id: str
+    program: str
+    prompt: Prompt
+    sampling: Sampling
+    index: int = 0
+    kind: RequestKind = "sample"
+    prefix: str = ""
+    report_every: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A running request so far: text, output tokens, and each token's confidence where asked for."""
+
+    request: str
+    text: str
+    tokens: int
+    confidence: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The end of a request.
+
+    Attributes:
+        request: id of the request.
+        text: output text; partial where `finish_reason` is `aborted`, and maybe where it is `error`.
+        tokens: output tokens.
+        prompt_tokens: tokens of the prompt, cached ones included.
+        cached_tokens: prompt tokens whose KV the engine already held.
+        finish_reason: `stop`, `length`, `aborted` (somebody cut it), `error` (the engine failed).
+        confidence: of each output token, the negative mean of its largest log-probabilities.
+        error: what went wrong, where `finish_reason` is `error`.
+    """
+
+    request: str
+    text: str
+    tokens: int
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    finish_reason: FinishReason = "stop"
+    confidence: Sequence[float] | None = None
+    error: str | None = None
+
+
+Event = Progress | Generation
+
+
+class Certainty(NamedTuple):
+    """How sure a program is: a value in [0, 1], by which measure, on how many answers."""
+
+    value: float
+    measure: str
+    evidence: int
+
+
+class Candidate(NamedTuple):
+    """One answer with its votes (samples), its weight and one text that led to it."""
+
+    answer: str
+    votes: int
+    weight: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The best answer now, and the candidates in order of weight (the first is the answer)."""
+
+    value: str | None
+    candidates: tuple[Candidate, ...] = ()
+
+
+class Program(Protocol):
+    """A reasoning algorithm at work on one query."""
+
+    @property
+    def id(self) -> str:
+        """Name of the query; all its requests carry it."""
+        ...
+
+    def propose(self, n: int) -> list[Request]:
+        """At most `n` requests worth running now; empty when it waits or has nothing more to try."""
+        ...
+
+    def receive(self, event: Event) -> None:
+        """Fold one event in. A request that it proposed ends in exactly one `Generation`."""
+        ...
+
+    def cancelled(self) -> list[str]:
+        """Ids of running requests that the program no longer needs; each is named once."""
+        ...
+
+    def votes(self) -> Votes:
+        """The finished answers so far, for the stop rule."""
+        ...
+
+    def certainty(self) -> Certainty:
+        """How sure it is now."""
+        ...
+
+    def answer(self) -> Answer:
+        """The best answer now."""
+        ...
+
+    def remaining(self) -> int:
+        """How many more requests the full budget would use, those in flight not included."""
+        ...
