@@ -1,0 +1,53 @@
+# Two commands are enough: `make demo` and `make test`. Both install what is missing into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/cpu.lock
+TORCH := $(shell sed -n 's/^torch==/torch==/p' $(LOCK) 2>/dev/null)
+# Asked only where the configured package index has no CPU build of torch.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test install lint fmt types layers unit lock train clean
+.DEFAULT_GOAL := help
+
+help: ## List the commands.
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
+
+demo: install ## A real model on real vLLM answers a benchmark with and without Certaindex.
+	$(BIN)/dynasor bench embedded --limit 150 --out runs/demo --fresh
+
+test: install lint types layers unit ## The whole check; what CI runs.
+
+install: $(VENV)/.installed ## Install exactly the locked versions into .venv.
+
+$(VENV)/.installed: $(LOCK) pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-deps '$(TORCH)' \
+		|| $(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
+	$(BIN)/pip install -q --no-deps -r $(LOCK)
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+layers: install
+	$(BIN)/lint-imports
+
+unit: install
+	$(BIN)/pytest
+
+fmt: install ## Format the code and mend what ruff can.
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+lock: ## Resolve pyproject.toml anew and write the locked versions.
+	$(PYTHON) requirements/lock.py > $(LOCK).new && mv $(LOCK).new $(LOCK)
+
+train: install ## Train the embedded model from scratch (about an hour on 2 cores).
+	$(BIN)/python -m dynasor.embedded_model.train --out runs/embedded_model
+
+clean: ## Remove the virtual environment and the runs.
+	rm -rf $(VENV) runs

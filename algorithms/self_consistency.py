@@ -1,0 +1,161 @@
+"""Self-consistency: many samples of one prompt, and the answer that most of them give.
+
+Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language Models", 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from algorithms.program import (
+    Answer,
+    Candidate,
+    Certainty,
+    Event,
+    Generation,
+    Prompt,
+    Request,
+    Sampling,
+)
+from certaindex.agreement import certaindex
+from certaindex.equivalence import AnswerGroups
+from certaindex.votes import Votes
+
+Weigh = Callable[[Generation], float]
+"""Weight of a sample's vote, 0 or more; None in its place counts every vote as 1."""
+
+
+class SelfConsistency:
+    """Majority vote over at most `samples` samples of one prompt.
+
+    A tie is won by the answer that reached the winning weight first. A sample that was cut, that
+    failed or that has no answer adds tokens and no vote.
+
+    Samples are folded in as they end, or, with `in_order`, in the order of their index: decisions
+    then depend on what was sampled only and not on which sample was fastest, at the price of
+    waiting for a slow sibling.
+
+    Args:
+        id: name of the query.
+        prompt: what the model is asked, the same for each sample.
+        samples: the full budget.
+        sampling: how each sample is drawn; sample `i` gets the seed `sampling.seed + i`.
+        extract: reads the answer out of a text, None where there is none.
+        groups: groups equivalent answers; one fresh object a program.
+        weigh: vote weight of a sample (see `certaindex.confidence`), or None.
+        in_order: fold samples by index.
+        report_every: tokens between progress events of a sample, or None.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        prompt: Prompt,
+        *,
+        samples: int,
+        sampling: Sampling,
+        extract: Callable[[str], str | None],
+        groups: AnswerGroups,
+        weigh: Weigh | None = None,
+        in_order: bool = False,
+        report_every: int | None = None,
+    ) -> None:
+        if samples < 1:
+            raise ValueError(f"samples must be 1 or more, not {samples}")
+        self._id = id
+        self._prompt = prompt
+        self._sampling = sampling
+        self._extract = extract
+        self._groups = groups
+        self._weigh = weigh
+        self._in_order = in_order
+        self._report_every = report_every
+        self._votes = Votes(max_samples=samples)
+        self._proposed = 0
+        self._folded = 0
+        self._ended: dict[int, Generation] = {}  # index -> generation that waits for its turn
+        self._running: dict[str, int] = {}  # request id -> index
+        self._texts: list[str] = []  # group id -> the first text that gave its answer
+
+    @property
+    def id(self) -> str:
+        """Name of the query."""
+        return self._id
+
+    def propose(self, n: int) -> list[Request]:
+        """The next `n` samples, or what is left of the budget."""
+        first, last = self._proposed, min(self._proposed + n, self._votes.max_samples)
+        self._proposed = max(first, last)
+        requests = [self._request(index) for index in range(first, last)]
+        self._running.update((request.id, request.index) for request in requests)
+        self._votes.in_flight = len(self._running)
+        return requests
+
+    def _request(self, index: int) -> Request:
+        sampling = self._sampling
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + index)
+        return Request(
+            id=f"{self._id}#{index}",
+            program=self._id,
+            prompt=self._prompt,
+            sampling=sampling,
+            index=index,
+            report_every=self._report_every,
+        )
+
+    def receive(self, event: Event) -> None:
+        """Count a finished sample; progress changes nothing."""
+        if not isinstance(event, Generation):
+            return
+        index = self._running.pop(event.request)
+        self._votes.in_flight = len(self._running)
+        if not self._in_order:
+            self._fold(event)
+            return
+        self._ended[index] = event
+        while self._folded in self._ended:
+            self._fold(self._ended.pop(self._folded))
+            self._folded += 1
+
+    def _fold(self, sample: Generation) -> None:
+        if sample.finish_reason == "aborted":
+            return
+        answer = None if sample.finish_reason == "error" else self._extract(sample.text)
+        group = self._groups.add(answer)
+        weight = 1.0 if self._weigh is None else self._weigh(sample)
+        self._votes.add(group, sample.tokens, weight)
+        if group is not None and group == len(self._texts):
+            self._texts.append(sample.text)
+
+    def cancelled(self) -> list[str]:
+        """Nothing: which samples are cut is the allocator's decision."""
+        return []
+
+    def votes(self) -> Votes:
+        """The answers of the finished samples."""
+        return self._votes
+
+    def certainty(self) -> Certainty:
+        """Agreement certaindex of the votes; 0 while there are fewer than two answers."""
+        value = certaindex(self._votes.counts)
+        return Certainty(value or 0.0, "agreement", self._votes.answered)
+
+    def answer(self) -> Answer:
+        """The leading answer and all others, heaviest first."""
+        votes = self._votes
+        order = sorted(
+            range(len(votes.counts)), key=lambda g: (g != votes.leader, -votes.weights[g], g)
+        )
+        candidates = tuple(
+            Candidate(
+                self._groups.representatives[g], votes.counts[g], votes.weights[g], self._texts[g]
+            )
+            for g in order
+        )
+        return Answer(candidates[0].answer if candidates else None, candidates)
+
+    def remaining(self) -> int:
+        """Samples of the full budget that were not yet proposed."""
+        return self._votes.max_samples - self._proposed

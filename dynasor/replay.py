@@ -1,0 +1,317 @@
+"""Replay: any stop rule on recorded samples, in virtual time, the same result for the same seed.
+
+For each query, random orders of its recorded samples; `wave` of them in flight, each decoding one
+token a tick. When a sample ends it votes and the rule decides; when the query stops, the samples in
+flight are cut, and the tokens that they have spent count. Latency is the time at which the query
+stops, in tokens: the longest chain of samples that waited for each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certaindex.stopping import StopRule
+from certaindex.votes import Votes
+from dynasor.errors import DataError
+from dynasor.intervals import Interval, bootstrap
+from dynasor.traces import TraceSample
+
+LARGEST_BUDGET = 64
+"""Full budget where none is given: the fewest samples of any query, but at most this many."""
+
+
+class Grouping(Protocol):
+    """Sorts answers into groups of equivalent ones, such as `certaindex.equivalence.AnswerGroups`."""
+
+    def add(self, answer: str | None) -> int | None:
+        """Group of the answer, a new one where it equals no earlier answer; None for no answer."""
+        ...
+
+
+class ExactGroups:
+    """Groups answers that are the same text."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def add(self, answer: str | None) -> int | None:
+        """Group of the answer."""
+        return None if answer is None else self._ids.setdefault(answer, len(self._ids))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedQuery:
+    """All recorded samples of one query, in the order of the file.
+
+    Attributes:
+        id: name of the query.
+        groups: group of each sample's answer, None where it has none.
+        tokens: output tokens of each sample.
+        gold: group of the right answer, None where no sample gave it.
+    """
+
+    id: str
+    groups: tuple[int | None, ...]
+    tokens: tuple[int, ...]
+    gold: int | None
+
+
+class Run(NamedTuple):
+    """One query in one order: did the rule's answer hit, and what did it cost."""
+
+    right: bool
+    same: bool  # as the full budget's answer
+    tokens: int
+    samples: int
+    latency: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """One rule on all queries and orders; means a query, intervals of 95% over queries.
+
+    Attributes:
+        rule: its text.
+        accuracy: share of runs whose answer is the gold one.
+        tokens: tokens a query, those of cut samples included.
+        tokens_ratio: against the full budget.
+        samples: finished samples a query.
+        agreement: share of runs with the same answer as the full budget's, in the same order.
+        latency: tokens until the query stops.
+        loss: accuracy of the full budget less that of the rule, in points.
+        reasons: stop reason -> share of runs; `complete` where the budget was used up.
+        accuracy_interval, tokens_ratio_interval, loss_interval: bootstrap over queries.
+        by_query: (queries, 4) float64: means over orders of right, tokens, latency, loss.
+    """
+
+    rule: str
+    accuracy: float
+    tokens: float
+    tokens_ratio: float
+    samples: float
+    agreement: float
+    latency: float
+    loss: float
+    reasons: Mapping[str, float]
+    accuracy_interval: Interval
+    tokens_ratio_interval: Interval
+    loss_interval: Interval
+    by_query: NDArray[np.float64]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the rows a query, ready for `json.dumps`."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "by_query"} | {
+            "reasons": dict(self.reasons)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """All rules on the same orders of the same samples."""
+
+    queries: int
+    orders: int
+    wave: int
+    max_samples: int
+    full_accuracy: float
+    full_tokens: float
+    rules: tuple[RuleResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"queries": n, ..., "rules": [...]}`."""
+        head = {name: getattr(self, name) for name in self.__slots__ if name != "rules"}
+        return head | {"rules": [rule.to_json() for rule in self.rules]}
+
+
+def collect_queries(
+    samples: Iterable[TraceSample], grouping: Callable[[], Grouping] = ExactGroups
+) -> list[RecordedQuery]:
+    """Gather the samples of each query and sort their answers into groups."""
+    collected: dict[str, list[TraceSample]] = {}
+    for sample in samples:
+        collected.setdefault(sample.query, []).append(sample)
+    return [_query(name, rows, grouping()) for name, rows in collected.items()]
+
+
+def _query(name: str, rows: list[TraceSample], grouping: Grouping) -> RecordedQuery:
+    groups = tuple(grouping.add(row.answer) for row in rows)
+    gold = grouping.add(rows[0].gold)  # last, so that the gold text cannot stand for a group
+    return RecordedQuery(
+        name, groups, tuple(row.tokens for row in rows), gold if gold in set(groups) else None
+    )
+
+
+def replay(
+    queries: Sequence[RecordedQuery],
+    rules: Mapping[str, StopRule],
+    *,
+    orders: int = 100,
+    wave: int = 1,
+    max_samples: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> ReplayResult:
+    """Replay every rule on the same random orders of the recorded samples.
+
+    Args:
+        queries: recorded samples, see `collect_queries`.
+        rules: text of a rule -> the rule.
+        orders: random orders a query.
+        wave: samples in flight at once.
+        max_samples: the full budget; None for the fewest samples of any query, at most 64.
+        seed: of the orders.
+        progress: called with (queries done, queries in all) after each query.
+    """
+    budget = full_budget(queries, max_samples)
+    if orders < 1 or wave < 1:
+        raise ValueError(f"orders and wave must be 1 or more, not {orders} and {wave}")
+    runs: dict[str, list[list[Run]]] = {name: [] for name in rules}
+    full: list[tuple[float, float]] = []
+    for done, query in enumerate(queries):
+        shuffled = draw_orders(query, orders, budget, seed, done)
+        answers = [full_answer(query, order) for order in shuffled]
+        full.append(_full_budget_of(query, shuffled, answers))
+        for name, rule in rules.items():
+            runs[name].append(
+                [
+                    run_query(query, order, rule, wave, answer)
+                    for order, answer in zip(shuffled, answers, strict=True)
+                ]
+            )
+        if progress:
+            progress(done + 1, len(queries))
+    means = np.array(full)
+    return ReplayResult(
+        queries=len(queries),
+        orders=orders,
+        wave=wave,
+        max_samples=budget,
+        full_accuracy=float(means[:, 0].mean()),
+        full_tokens=float(means[:, 1].mean()),
+        rules=tuple(summarise(name, rows, means) for name, rows in runs.items()),
+    )
+
+
+def full_budget(queries: Sequence[RecordedQuery], max_samples: int | None) -> int:
+    """The given budget, or the fewest samples of any query up to `LARGEST_BUDGET`."""
+    if not queries:
+        raise DataError("the trace holds no samples; record some first")
+    fewest = min(queries, key=lambda query: len(query.groups))
+    if max_samples is None:
+        return min(LARGEST_BUDGET, len(fewest.groups))
+    if not 1 <= max_samples <= len(fewest.groups):
+        raise DataError(
+            f"a budget of {max_samples} samples is not between 1 and {len(fewest.groups)}, "
+            f"the recorded samples of query {fewest.id}; lower it"
+        )
+    return max_samples
+
+
+def draw_orders(
+    query: RecordedQuery, orders: int, budget: int, seed: int, index: int
+) -> list[list[int]]:
+    """`orders` random choices of `budget` samples in random order; own random numbers a query."""
+    random = np.random.default_rng((seed, index))
+    keys = random.random((orders, len(query.groups)))
+    shuffled: list[list[int]] = keys.argsort(axis=1)[:, :budget].tolist()
+    return shuffled
+
+
+def full_answer(query: RecordedQuery, order: Sequence[int]) -> int | None:
+    """Majority group of the order; among equals the one that reached its votes first, as in `Votes`."""
+    counts: Counter[int] = Counter()
+    leader: int | None = None
+    for sample in order:
+        group = query.groups[sample]
+        if group is not None:
+            counts[group] += 1
+            if leader is None or counts[group] > counts[leader]:
+                leader = group
+    return leader
+
+
+def _full_budget_of(
+    query: RecordedQuery, orders: list[list[int]], answers: list[int | None]
+) -> tuple[float, float]:
+    tokens = np.array(query.tokens)[np.array(orders)].sum(axis=1).mean()
+    right = [is_right(query, answer) for answer in answers]
+    return float(np.mean(right)), float(tokens)
+
+
+def is_right(query: RecordedQuery, answer: int | None) -> bool:
+    """Whether an answer group is the gold one."""
+    return answer is not None and answer == query.gold
+
+
+def run_query(
+    query: RecordedQuery, order: Sequence[int], rule: StopRule, wave: int, full: int | None
+) -> Run:
+    """One query in one order, `wave` samples in flight, until the rule stops it."""
+    votes = Votes(max_samples=len(order))
+    dense: dict[int, int] = {}  # the query's group -> the votes' group, first seen first
+    running: list[tuple[int, int]] = []  # (end, position in the order): ends first, then starts first
+    started, reason = 0, "complete"
+    now = 0
+    while started < min(wave, len(order)):
+        heappush(running, (query.tokens[order[started]], started))
+        started += 1
+    while running:
+        now, position = heappop(running)
+        sample = order[position]
+        group = query.groups[sample]
+        seen = None if group is None else dense.setdefault(group, len(dense))
+        votes.in_flight = len(running)
+        votes.add(seen, query.tokens[sample])
+        if votes.n == len(order):
+            break
+        verdict = rule.decide(votes)
+        if verdict.stop:
+            reason = verdict.stop
+            break
+        if started < len(order):
+            heappush(running, (now + query.tokens[order[started]], started))
+            started += 1
+    # Those in flight began (end - tokens) and are cut now.
+    cut = sum(now - (end - query.tokens[order[position]]) for end, position in running)
+    answer = None if votes.leader is None else list(dense)[votes.leader]
+    return Run(
+        is_right(query, answer), answer == full, votes.total_tokens + cut, votes.n, now, reason
+    )
+
+
+def summarise(name: str, runs: list[list[Run]], full: NDArray[np.float64]) -> RuleResult:
+    """Means over orders and queries, and bootstrap intervals over queries.
+
+    Args:
+        name: text of the rule.
+        runs: for each query its runs.
+        full: (queries, 2) accuracy and tokens of the full budget.
+    """
+    numbers = np.array([[run[:5] for run in rows] for rows in runs], dtype=np.float64).mean(axis=1)
+    right, same, tokens, samples, latency = numbers.T
+    loss = 100 * (full[:, 0] - right)
+    reasons = Counter(run.reason for rows in runs for run in rows)
+    total = reasons.total()
+    return RuleResult(
+        rule=name,
+        accuracy=float(right.mean()),
+        tokens=float(tokens.mean()),
+        tokens_ratio=float(tokens.mean() / full[:, 1].mean()),
+        samples=float(samples.mean()),
+        agreement=float(same.mean()),
+        latency=float(latency.mean()),
+        loss=float(loss.mean()),
+        reasons={reason: count / total for reason, count in reasons.items()},
+        accuracy_interval=bootstrap(right),
+        tokens_ratio_interval=bootstrap(tokens, full[:, 1]),
+        loss_interval=bootstrap(loss),
+        by_query=np.column_stack([right, tokens, latency, loss]),
+    )
