@@ -29,8 +29,9 @@ Weigh = Callable[[Generation], float]
 class SelfConsistency:
     """Majority vote over at most `samples` samples of one prompt.
 
-    A tie is won by the answer that reached the winning weight first. A sample that was cut, that
-    failed or that has no answer adds tokens and no vote.
+    A tie is won by the answer that reached the winning weight first. A sample without an answer
+    counts as a sample and votes for nobody. A sample that was cut or that the engine failed is no
+    evidence at all: it only makes the budget smaller by one.
 
     Samples are folded in as they end, or, with `in_order`, in the order of their index: decisions
     then depend on what was sampled only and not on which sample was fastest, at the price of
@@ -71,6 +72,7 @@ class SelfConsistency:
         self._weigh = weigh
         self._in_order = in_order
         self._report_every = report_every
+        self._samples = samples
         self._votes = Votes(max_samples=samples)
         self._proposed = 0
         self._folded = 0
@@ -85,8 +87,8 @@ class SelfConsistency:
 
     def propose(self, n: int) -> list[Request]:
         """The next `n` samples, or what is left of the budget."""
-        first, last = self._proposed, min(self._proposed + n, self._votes.max_samples)
-        self._proposed = max(first, last)
+        first, last = self._proposed, min(self._proposed + n, self._samples)
+        self._proposed = last
         requests = [self._request(index) for index in range(first, last)]
         self._running.update((request.id, request.index) for request in requests)
         self._votes.in_flight = len(self._running)
@@ -120,10 +122,10 @@ class SelfConsistency:
             self._folded += 1
 
     def _fold(self, sample: Generation) -> None:
-        if sample.finish_reason == "aborted":
+        if sample.finish_reason in ("aborted", "error"):
+            self._votes.max_samples -= 1
             return
-        answer = None if sample.finish_reason == "error" else self._extract(sample.text)
-        group = self._groups.add(answer)
+        group = self._groups.add(self._extract(sample.text))
         weight = 1.0 if self._weigh is None else self._weigh(sample)
         self._votes.add(group, sample.tokens, weight)
         if group is not None and group == len(self._texts):
@@ -158,4 +160,4 @@ class SelfConsistency:
 
     def remaining(self) -> int:
         """Samples of the full budget that were not yet proposed."""
-        return self._votes.max_samples - self._proposed
+        return self._samples - self._proposed

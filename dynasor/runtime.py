@@ -1,0 +1,290 @@
+"""The loop: programs propose, the allocator grants, the engine runs, events come back.
+
+Life of a query: `solve` admits it; the allocator grants requests; each runs as a task that carries
+its events into the program; after each news the allocator reviews the query; when it says stop, what
+is in flight is cut and billed, and the outcome is ready. Everything but the engine's own work and the
+reading of answers (which may ask another process) happens on one event loop, without locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Literal, Protocol
+
+from algorithms.program import Answer, Certainty, Event, Generation, Program, Request
+from dynasor.allocator import Allocator, LiveQuery, StopReason, TokenBill
+from dynasor.engines.base import Engine
+from dynasor.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+CUT_TIMEOUT = 30.0
+"""Seconds that an engine has to confirm a cut; then the query ends without its last token counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a query.
+
+    Attributes:
+        query: its id.
+        answer: the answer and its rivals.
+        certainty: at the end.
+        reason: why it stopped.
+        samples: finished samples.
+        failed: requests that the engine failed.
+        bill: tokens.
+        seconds: from admission to the answer.
+        errors: the first messages of failed requests.
+    """
+
+    query: str
+    answer: Answer
+    certainty: Certainty
+    reason: StopReason | Literal["failed"]
+    samples: int
+    failed: int
+    bill: TokenBill
+    seconds: float
+    errors: tuple[str, ...] = ()
+
+
+class Observer(Protocol):
+    """Is told what happens, for a display or a log; must be quick and must not raise."""
+
+    def received(self, program: Program, request: Request, event: Event) -> None:
+        """An event was folded into its program."""
+        ...
+
+    def stopped(self, program: Program, outcome: Outcome) -> None:
+        """A query has its outcome."""
+        ...
+
+
+class SampleLog(Protocol):
+    """Keeps finished samples, and knows those of an earlier run."""
+
+    def recorded(self, request: Request) -> Generation | None:
+        """The finished sample of an earlier run that answers this request."""
+        ...
+
+    def write(self, program: Program, request: Request, generation: Generation) -> None:
+        """Keep a generation before anything is decided on it."""
+        ...
+
+
+class _Query(LiveQuery):
+    """A live query with what only the runtime needs."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.reading = asyncio.Lock()  # events are folded in one after the other
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.reason: StopReason | None = None
+        self.started = monotonic()
+        self.failed = 0
+        self.errors: list[str] = []
+
+
+class Runtime:
+    """Runs programs on an engine under an allocator.
+
+    Args:
+        engine: started by the caller, who also closes it.
+        allocator: decides.
+        log: keeps the finished samples, or None.
+        observer: is told what happens, or None.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        allocator: Allocator,
+        *,
+        log: SampleLog | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._engine = engine
+        self._allocator = allocator
+        self._log = log
+        self._observer = observer
+
+    async def run(
+        self, programs: Iterable[Program], *, admission: int, deadline: float | None = None
+    ) -> AsyncIterator[Outcome]:
+        """Outcomes as they come, with at most `admission` queries at once.
+
+        Closing the iterator, or an error of the engine, cuts what still runs.
+        """
+        waiting = iter(programs)
+        running: set[asyncio.Task[Outcome]] = set()
+        try:
+            while True:
+                while len(running) < admission and (program := next(waiting, None)) is not None:
+                    running.add(asyncio.create_task(self.solve(program, deadline=deadline)))
+                if not running:
+                    return
+                done, running = await asyncio.wait(
+                    running, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def solve(self, program: Program, *, deadline: float | None = None) -> Outcome:
+        """Run one program to its outcome; cancelling the call cuts its requests.
+
+        Args:
+            program: a fresh program.
+            deadline: seconds after which the best answer so far is taken, or None.
+
+        Raises:
+            EngineError: if the engine dies.
+        """
+        query = _Query(program)
+        timer = None
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(deadline, self._stop, query, "deadline")
+        self._allocator.admit(query)
+        try:
+            self._review(query)
+            return await query.outcome
+        finally:
+            if timer is not None:
+                timer.cancel()
+            await self._clear(query)
+
+    def _review(self, query: _Query) -> None:
+        """Ask what to do with a query that has news, then start whatever was granted to anyone."""
+        if not query.stopping:
+            self._cut(query, query.program.cancelled())
+            reason = self._allocator.review(query)
+            if reason is not None:
+                self._stop(query, reason)
+        for granted in self._allocator.grants():
+            assert isinstance(granted.query, _Query)
+            for request in granted.query.program.propose(granted.requests):
+                self._start(granted.query, request)
+        for idle in self._allocator.spent():
+            assert isinstance(idle, _Query)
+            self._stop(idle, "budget")
+
+    def _start(self, query: _Query, request: Request) -> None:
+        query.in_flight.add(request.id)
+        task = asyncio.create_task(self._carry(query, request))
+        query.tasks.add(task)
+        task.add_done_callback(query.tasks.discard)
+
+    async def _carry(self, query: _Query, request: Request) -> None:
+        """Carry the events of one request into its program."""
+        try:
+            recorded = self._log.recorded(request) if self._log else None
+            if recorded is not None:
+                await self._receive(query, request, recorded, keep=False)
+                return
+            async for event in self._engine.submit(request):
+                await self._receive(query, request, event, keep=True)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # Whatever it is belongs to the caller of `solve`: a full disk, a dead engine, a bug.
+            if not query.outcome.done():
+                query.outcome.set_exception(error)
+
+    async def _receive(self, query: _Query, request: Request, event: Event, *, keep: bool) -> None:
+        if isinstance(event, Generation):
+            # First on disk: a decision may only rest on samples that a restart will find again.
+            if keep and self._log is not None:
+                self._log.write(query.program, request, event)
+            self._charge(query, event)
+            async with query.reading:
+                # Reading an answer may wait for the equivalence worker; others go on meanwhile.
+                await asyncio.to_thread(query.program.receive, event)
+            query.in_flight.discard(request.id)
+        else:
+            query.program.receive(event)
+        if self._observer is not None:
+            self._observer.received(query.program, request, event)
+        if not isinstance(event, Generation):
+            self._cut(query, query.program.cancelled())
+            return
+        self._review(query)
+        if query.stopping and not query.in_flight:
+            self._finish(query)
+
+    def _charge(self, query: _Query, generation: Generation) -> None:
+        bill = query.bill
+        if generation.finish_reason in ("stop", "length"):
+            bill.finished += generation.tokens
+        else:
+            bill.cut += generation.tokens
+        bill.prompt += generation.prompt_tokens
+        bill.cached += generation.cached_tokens
+        if generation.finish_reason == "error":
+            query.failed += 1
+            query.errors.append(generation.error or "unknown error")
+            logger.warning("request %s failed: %s", generation.request, generation.error)
+
+    def _cut(self, query: _Query, requests: Iterable[str]) -> None:
+        running = [name for name in requests if name in query.in_flight]
+        if running:
+            task = asyncio.create_task(self._engine.abort(running))
+            query.tasks.add(task)
+            task.add_done_callback(query.tasks.discard)
+
+    def _stop(self, query: _Query, reason: StopReason) -> None:
+        if query.stopping:
+            return
+        query.stopping = True
+        query.reason = reason
+        self._allocator.release(query)
+        if query.in_flight:
+            self._cut(query, list(query.in_flight))
+            asyncio.get_running_loop().call_later(CUT_TIMEOUT, self._finish, query)
+        else:
+            self._finish(query)
+
+    def _finish(self, query: _Query) -> None:
+        if query.outcome.done():
+            return
+        program, votes = query.program, query.program.votes()
+        reason = query.reason
+        assert reason is not None, "a query ends after it was stopped"
+        outcome = Outcome(
+            query=program.id,
+            answer=program.answer(),
+            certainty=program.certainty(),
+            reason="failed" if query.failed and not votes.n else reason,
+            samples=votes.n,
+            failed=query.failed,
+            bill=query.bill,
+            seconds=monotonic() - query.started,
+            errors=tuple(query.errors[:3]),
+        )
+        query.outcome.set_result(outcome)
+        if self._observer is not None:
+            self._observer.stopped(program, outcome)
+
+    async def _clear(self, query: _Query) -> None:
+        """Leave nothing of the query behind: neither tasks nor requests in the engine."""
+        if not query.stopping:
+            query.stopping = True
+            self._allocator.release(query)
+        if query.in_flight:
+            try:
+                await self._engine.abort(list(query.in_flight))
+            except EngineError:
+                logger.debug("the engine died before %s was cut", query.program.id)
+        for task in list(query.tasks):
+            if task is not asyncio.current_task():
+                task.cancel()
+        await asyncio.gather(*query.tasks, return_exceptions=True)
