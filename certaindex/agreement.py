@@ -1,8 +1,7 @@
-"""Agreement certaindex: how far the answers of one query agree, from 0 (all differ) to 1 (all same).
+"""Agreement certaindex: how far a query's answers agree, from 0 (all differ) to 1 (all the same).
 
-Fu et al., "Certaindex / Dynasor: Efficiently Scaling LLM Reasoning Programs", 2024: answers fall into
-m groups with counts c_i, n = sum c_i, H = -sum (c_i/n) ln(c_i/n), and the measure is
-(ln n - H) / ln n. Since ln n - H = (1/n) sum c_i ln c_i, that is what is computed here.
+Fu et al., "Efficiently Scaling LLM Reasoning with Certaindex" (Dynasor), 2024: answers fall into m
+groups with counts c_i, n = sum c_i, H = -sum (c_i/n) ln(c_i/n), and the measure is (ln n - H) / ln n. Since ln n - H = (1/n) sum c_i ln c_i, that is what is computed here.
 
 A sample without an answer is evidence of no group: it is left out of n. (A rule that distrusts such
 samples looks at `Votes.n` beside `Votes.answered`.) Below two answers the measure is undefined.
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def certaindex(counts: Iterable[int]) -> float | None:
-    """Agreement of one query from its answers a group; None where there are fewer than two answers."""
+    """Agreement of one query from its answers a group; None below two answers."""
     answers = 0
     information = 0.0  # sum of c ln c = n (ln n - H)
     for count in counts:
@@ -38,7 +37,7 @@ def certaindex_batched(groups: Tensor, mask: Tensor) -> Tensor:
     """Agreement of many queries in one call, on the device of `groups`.
 
     Args:
-        groups: (queries, samples) integer group ids, 0 or more where `mask` holds, any value elsewhere.
+        groups: (queries, samples) integer group ids, 0 or more where `mask` holds.
         mask: (queries, samples) bool, true where the sample gave an answer.
 
     Returns:

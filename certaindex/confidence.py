@@ -2,8 +2,8 @@
 
 Fu et al., "Deep Think with Confidence" (DeepConf), 2025. The confidence of a token is the negative
 mean of its k largest log-probabilities (eq. 2): high where the model is sure, for then all but the
-first candidate are very improbable. Groups are sliding windows of tokens (eq. 3); the lowest of them
-(eq. 6), the mean of the lowest tenth of them (eq. 5) and the tail (eq. 7) tell good traces from bad
+first candidate are very improbable. Groups are sliding windows of tokens (eq. 3); the lowest of
+them (eq. 6), the mean of the lowest tenth of them (eq. 5) and the tail (eq. 7) tell good traces from bad
 ones better than the mean over all tokens does.
 """
 
@@ -43,7 +43,7 @@ def token_confidence(logprobs: ArrayLike) -> NDArray[np.float64]:
     """
     values = np.asarray(logprobs, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] < 1:
-        raise ValueError(f"logprobs must have shape (tokens, k), k of 1 or more, not {values.shape}")
+        raise ValueError(f"logprobs must have shape (tokens, k), k >= 1, not {values.shape}")
     confidence: NDArray[np.float64] = -values.mean(axis=1)
     return confidence
 
@@ -60,7 +60,7 @@ def group_means(confidence: Sequence[float] | ArrayLike, group: int) -> NDArray[
     """
     values = np.asarray(confidence, dtype=np.float64)
     if values.ndim != 1 or not values.size:
-        raise ValueError(f"confidence needs one number for each of 1 or more tokens, not {values.shape}")
+        raise ValueError(f"confidence must have shape (tokens,), 1 or more, not {values.shape}")
     if group < 1:
         raise ValueError(f"group must be 1 token or more, not {group}")
     size = min(group, values.size)

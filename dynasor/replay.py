@@ -28,7 +28,7 @@ LARGEST_BUDGET = 64
 
 
 class Grouping(Protocol):
-    """Sorts answers into groups of equivalent ones, such as `certaindex.equivalence.AnswerGroups`."""
+    """Sorts answers into groups of equivalent ones (`certaindex.equivalence.AnswerGroups`)."""
 
     def add(self, answer: str | None) -> int | None:
         """Group of the answer, a new one where it equals no earlier answer; None for no answer."""
@@ -226,7 +226,7 @@ def draw_orders(
 
 
 def full_answer(query: RecordedQuery, order: Sequence[int]) -> int | None:
-    """Majority group of the order; among equals the one that reached its votes first, as in `Votes`."""
+    """Majority group of the order; among equals the one that led first, as in `Votes`."""
     counts: Counter[int] = Counter()
     leader: int | None = None
     for sample in order:
@@ -257,7 +257,7 @@ def run_query(
     """One query in one order, `wave` samples in flight, until the rule stops it."""
     votes = Votes(max_samples=len(order))
     dense: dict[int, int] = {}  # the query's group -> the votes' group, first seen first
-    running: list[tuple[int, int]] = []  # (end, position in the order): ends first, then starts first
+    running: list[tuple[int, int]] = []  # (end, position in the order)
     started, reason = 0, "complete"
     now = 0
     while started < min(wave, len(order)):

@@ -18,7 +18,7 @@ from typing import IO, Any, Self, cast
 from dynasor.errors import DataError
 
 MAX_LINE_BYTES = 64 * 2**20
-"""Longest line that is read: a sample of 100,000 tokens with all its log-probabilities takes 5 MB."""
+"""Longest line that is read; 100,000 tokens with all their log-probabilities take about 5 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def read_traces(path: str | Path, *, skip_torn_end: bool = False) -> Iterator[Tr
 
     Args:
         path: a `.jsonl` or `.jsonl.gz` file.
-        skip_torn_end: leave out a last line that a killed writer did not complete, instead of an error.
+        skip_torn_end: leave out a last line that a killed writer did not complete; else an error.
 
     Raises:
         DataError: naming file, line, field and what to do.
@@ -91,7 +91,7 @@ def read_traces(path: str | Path, *, skip_torn_end: bool = False) -> Iterator[Tr
                 number += 1
                 if len(line) > MAX_LINE_BYTES:
                     raise DataError(
-                        f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes; is it a trace file?"
+                        f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes; is it a trace?"
                     )
                 if not line.strip():
                     continue
@@ -185,7 +185,7 @@ def _end_of_last_line(file: BufferedIOBase | IO[bytes]) -> int:
 
 def _parse(row: object, where: str) -> TraceSample:
     if not isinstance(row, dict):
-        raise DataError(f"{where}: must be a JSON object, not {type(row).__name__}; remove the line")
+        raise DataError(f"{where}: not a JSON object but {row!r:.40}; remove the line")
     for name, kind in _REQUIRED.items():
         if name not in row:
             raise DataError(f"{where}: field '{name}' is missing; record the trace again or add it")

@@ -1,0 +1,1 @@
+"""Stop rules, one idea a file; `certaindex.stopping` names them all."""

@@ -1,0 +1,184 @@
+"""The configuration: one TOML file, one model.
+
+Order of precedence: command line, environment (`DYNASOR_SECTION__KEY`, such as
+`DYNASOR_ALGORITHM__SAMPLES=32`), file, default. An unknown key or a value out of range is an error
+that names the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from certaindex.answers import extractor
+from certaindex.stopping import parse_rule
+from dynasor.errors import ConfigError
+
+PREFIX = "DYNASOR_"
+LARGEST_FILE = 1 << 20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineConfig(_Section):
+    """`[engine]`: what generates."""
+
+    kind: Literal["vllm", "openai", "replay"] = Field(
+        "vllm", description="vllm: in this machine; openai: any compatible server; replay: a trace"
+    )
+    model: str = Field(
+        "embedded", description="folder, hub name, `embedded`, or the model's name on the server"
+    )
+    base_urls: tuple[str, ...] = Field((), description="servers for `openai`")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="environment variable that holds the server's key"
+    )
+    traces: str | None = Field(None, description="trace file for `replay`")
+    tokens_per_second: float | None = Field(
+        None, gt=0, description="speed of each sample in `replay`; as fast as possible if not set"
+    )
+    max_running: int = Field(128, ge=1, le=4096, description="requests in the batch at once")
+    max_model_len: int | None = Field(
+        None, ge=16, description="longest prompt plus output, tokens; by model and memory if not set"
+    )
+    kv_gib: int | None = Field(
+        None, ge=1, description="KV cache on CPU, GiB; a quarter of the free memory if not set"
+    )
+    tune_cpu: bool = Field(True, description="preload fast libraries and bind threads on CPU")
+    timeout: float = Field(60.0, gt=0, description="seconds that a server may be silent")
+    retries: int = Field(3, ge=0, le=20, description="tries again after a server's failure")
+
+
+class AlgorithmConfig(_Section):
+    """`[algorithm]`: how a question is thought about."""
+
+    name: Literal["self-consistency"] = Field("self-consistency", description="the program")
+    samples: int = Field(16, ge=1, le=1024, description="full budget, samples a query")
+    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="below 1 is slow on CPU")
+    max_tokens: int = Field(1024, ge=1, le=131072, description="longest sample, tokens")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="same seed, same samples; answers are then counted in order of index",
+    )
+    extractor: str | None = Field(None, description="how answers are read; by suite if not set")
+    weigh: Literal["mean", "lowest_group", "tail", "bottom_tenth"] | None = Field(
+        None, description="weigh votes by this statistic of token confidence"
+    )
+
+    @field_validator("extractor")
+    @classmethod
+    def _known_extractor(cls, value: str | None) -> str | None:
+        if value is not None:
+            extractor(value)
+        return value
+
+
+class AllocatorConfig(_Section):
+    """`[allocator]`: when a query has had enough."""
+
+    rule: str = Field("default", description="stop rule; `dynasor rules` lists them")
+    budget: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="one budget for the whole batch, as a share of what the full budget would use",
+    )
+    wave: int = Field(
+        1, ge=1, le=1024, description="samples of a query in flight: more is faster and costs more"
+    )
+    admission: int = Field(128, ge=1, le=65536, description="queries at once")
+    deadline: float | None = Field(
+        None, gt=0, description="seconds a query; then its best answer so far counts"
+    )
+
+    @field_validator("rule")
+    @classmethod
+    def _known_rule(cls, value: str) -> str:
+        parse_rule(value)
+        return value
+
+
+class Config(_Section):
+    """All settings of a run."""
+
+    engine: EngineConfig = EngineConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    allocator: AllocatorConfig = AllocatorConfig()
+
+
+def load_config(
+    path: Path | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Merge file, environment and command line into one checked configuration.
+
+    Args:
+        path: TOML file, or None.
+        overrides: section -> key -> value from the command line; None values are not given.
+        environment: the process environment by default.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    merged = _from_file(path) if path is not None else {}
+    for section, key, value in _from_environment(os.environ if environment is None else environment):
+        merged.setdefault(section, {})[key] = value
+    for section, values in (overrides or {}).items():
+        given = {key: value for key, value in values.items() if value is not None}
+        if given:
+            merged.setdefault(section, {}).update(given)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ConfigError(f"{path}: larger than {LARGEST_FILE} bytes; is it a TOML file?")
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    for section, values in settings.items():
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"{path}: {section!r} must be a section; sections are "
+                + ", ".join(f"[{name}]" for name in Config.model_fields)
+            )
+    return settings
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(section, key, value) of each variable of ours, e.g. DYNASOR_ALLOCATOR__WAVE=4."""
+    found = []
+    for name, value in environment.items():
+        if name.startswith(PREFIX) and "__" in name:
+            section, key = name.removeprefix(PREFIX).lower().split("__", 1)
+            found.append((section, key, value))
+    return found
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic problem in words: key, value, what is allowed."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        section = Config.model_fields.get(location[0])
+        known: Any = Config if section is None or len(location) == 1 else section.annotation
+        return f"{key}: no such setting; there are {', '.join(known.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
