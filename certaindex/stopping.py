@@ -1,7 +1,7 @@
 """All stop rules by name, and the text form that a command line or a config file gives them.
 
 A rule's text is its name and its parameters, `NAME[:VALUE][,PARAMETER=VALUE]...`: a value without a
-name is the rule's first parameter, and a parameter's name may be shortened (`min` for `min_samples`).
+name is the rule's first parameter; names of parameters may be shortened (`min` for `min_samples`).
 `RULE+hopeless:0.25` makes any rule two-sided.
 """
 
@@ -106,8 +106,8 @@ def parse_rule(text: str) -> StopRule:
     name, _, arguments = hopeless.strip().partition(":")
     if name != "hopeless":
         raise ValueError(f"rule {text}: only 'hopeless' may follow '+', not '{name}'")
-    defaults = {k: v for k, v in _defaults(OrHopeless).items() if k != "certain"}
-    return OrHopeless(rule, **_parameters("hopeless", arguments, defaults))
+    two_sided: Callable[..., StopRule] = OrHopeless
+    return two_sided(rule, **_parameters("hopeless", arguments, _defaults(OrHopeless)))
 
 
 def describe_rules() -> list[RuleInfo]:
@@ -119,7 +119,7 @@ def describe_rules() -> list[RuleInfo]:
         rows.append(
             RuleInfo(name, f"{name}:{syntax}".rstrip(":"), entry.meaning, entry.paper, defaults)
         )
-    share = {k: v for k, v in _defaults(OrHopeless).items() if k != "certain"}
+    share = _defaults(OrHopeless)
     syntax = "RULE+hopeless:" + ",".join(f"{key}={value:g}" for key, value in share.items())
     meaning = "any rule, and stop also where no answer leads"
     return [*rows, RuleInfo("hopeless", syntax, meaning, "Dynasor", share)]
@@ -147,7 +147,10 @@ def _parameters(rule: str, text: str, defaults: dict[str, float]) -> dict[str, f
         if len(matches) != 1:
             allowed = ", ".join(defaults) or "none"
             raise ValueError(f"rule {rule}: unknown parameter '{key}'; allowed: {allowed}")
-        given[matches[0]] = _number(rule, matches[0], value, whole=isinstance(defaults[matches[0]], int))
+        name = matches[0]
+        if name in given:
+            raise ValueError(f"rule {rule}: parameter '{name}' is given twice")
+        given[name] = _number(rule, name, value, whole=isinstance(defaults[name], int))
     return given
 
 

@@ -197,9 +197,7 @@ class GlobalBudget:
         if self._left > 0:
             return []
         return [
-            query
-            for _, _, query in self._waiting
-            if query.program.votes().n and not query.stopping
+            query for _, _, query in self._waiting if query.program.votes().n and not query.stopping
         ]
 
     def release(self, query: LiveQuery) -> None:

@@ -46,7 +46,9 @@ class EngineConfig(_Section):
     )
     max_running: int = Field(128, ge=1, le=4096, description="requests in the batch at once")
     max_model_len: int | None = Field(
-        None, ge=16, description="longest prompt plus output, tokens; by model and memory if not set"
+        None,
+        ge=16,
+        description="longest prompt plus output, tokens; by model and memory if not set",
     )
     kv_gib: int | None = Field(
         None, ge=1, description="KV cache on CPU, GiB; a quarter of the free memory if not set"
@@ -132,7 +134,9 @@ def load_config(
         ConfigError: naming the key, its value and what is allowed.
     """
     merged = _from_file(path) if path is not None else {}
-    for section, key, value in _from_environment(os.environ if environment is None else environment):
+    for section, key, value in _from_environment(
+        os.environ if environment is None else environment
+    ):
         merged.setdefault(section, {})[key] = value
     for section, values in (overrides or {}).items():
         given = {key: value for key, value in values.items() if value is not None}

@@ -129,9 +129,7 @@ class Runtime:
                     running.add(asyncio.create_task(self.solve(program, deadline=deadline)))
                 if not running:
                     return
-                done, running = await asyncio.wait(
-                    running, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     yield task.result()
         finally:

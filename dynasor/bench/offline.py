@@ -163,9 +163,7 @@ async def run_system(
         EngineError: if the engine dies; what was finished is in the folder.
         RunError: if the folder cannot be written.
     """
-    runtime = Runtime(
-        engine, allocator_of(config, system, engine), log=folder, observer=display
-    )
+    runtime = Runtime(engine, allocator_of(config, system, engine), log=folder, observer=display)
     queries = {query.id: query for query in suite.queries}
     programs: Iterator[Program] = (
         make_program(config, suite, query, number, equivalence)

@@ -76,7 +76,9 @@ class Corpus:
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            pool = sorted((self._sequence(draw_training(self._rng)) for _ in range(POOL)), key=_size)
+            pool = sorted(
+                (self._sequence(draw_training(self._rng)) for _ in range(POOL)), key=_size
+            )
             batches, rows = [], []
             for row in (row for row in pool if _size(row) <= self._longest):
                 if rows and _size(row) * (len(rows) + 1) > self._batch_tokens:

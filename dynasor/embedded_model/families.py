@@ -75,27 +75,22 @@ def _story_step(
 ) -> tuple[str, list[str], int, str]:
     kind = rng.random()
     amount = rng.randint(1, size)
-    if kind < 0.08 and value * 2 <= 2 * size:
+    if kind < 0.08 and value <= size:
         return "The number doubles.", [f"{value} * 2 = {value * 2}"], value * 2, "*2"
     if kind < 0.16 and value % 2 == 0 and value > 2:
         return f"{who} loses half of them.", [f"{value} / 2 = {value // 2}"], value // 2, "/2"
     if kind < 0.28:
         boxes, each = rng.randint(2, 5), max(2, amount // 4)
-        total = boxes * each
-        lines = [times(boxes, each), f"{value} + {total} = {value + total}"]
-        return f"{who} buys {boxes} boxes of {each} {thing}.", lines, value + total, (
-            f"+{boxes}*{each}"
-        )
+        more = value + boxes * each
+        lines = [times(boxes, each), f"{value} + {boxes * each} = {more}"]
+        return f"{who} buys {boxes} boxes of {each} {thing}.", lines, more, f"+{boxes}*{each}"
     if value > 2 * size or (kind < 0.62 and value > amount):
-        less = min(amount, value - 1)
+        amount = min(amount, value - 1)
+        less = value - amount
         verb = rng.choice(("gives away", "loses", "sells"))
-        return f"{who} {verb} {less}.", [f"{value} - {less} = {value - less}"], value - less, (
-            f"-{less}"
-        )
-    verb = rng.choice(("finds", "buys", "gets"))
-    return f"{who} {verb} {amount} more.", [f"{value} + {amount} = {value + amount}"], (
-        value + amount
-    ), f"+{amount}"
+        return f"{who} {verb} {amount}.", [f"{value} - {amount} = {less}"], less, f"-{amount}"
+    verb, more = rng.choice(("finds", "buys", "gets")), value + amount
+    return f"{who} {verb} {amount} more.", [f"{value} + {amount} = {more}"], more, f"+{amount}"
 
 
 def order(rng: random.Random, steps: int, size: int) -> Draft:

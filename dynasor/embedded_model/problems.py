@@ -19,17 +19,20 @@ PROBE_SUFFIX = "\nFinal answer so far: \\boxed{"
 Split = Literal["train", "validation", "test"]
 
 LEVELS: dict[str, tuple[tuple[int, int], ...]] = {
-    "story": ((2, 15), (3, 40), (6, 90), (9, 200), (14, 400)),
-    "order": ((1, 15), (2, 40), (3, 90), (5, 200), (7, 400)),
-    "clock": ((1, 20), (2, 40), (5, 60), (8, 100), (12, 200)),
-    "wheel": ((2, 12), (3, 30), (4, 90), (7, 200), (10, 400)),
-    "unwind": ((1, 15), (3, 40), (6, 90), (9, 200), (14, 400)),
-    "chain_sum": ((2, 9), (3, 40), (6, 90), (9, 200), (14, 400)),
+    "story": ((2, 20), (3, 40), (6, 90), (9, 200), (12, 400)),
+    "order": ((1, 150), (2, 40), (3, 90), (5, 200), (6, 400)),
+    "clock": ((1, 40), (2, 40), (5, 60), (8, 100), (10, 200)),
+    "wheel": ((1, 40), (3, 30), (4, 90), (6, 200), (8, 400)),
+    "unwind": ((2, 20), (3, 40), (6, 90), (9, 200), (12, 400)),
+    "chain_sum": ((2, 100), (3, 40), (6, 90), (9, 200), (12, 400)),
 }
 """For each family and level 1..5: the number of steps and the size of the numbers."""
 
+MOST_TRIES = 2000
+"""Draws before a setting is held to have too few different problems."""
+
 MOST_STEPS = {"story": 12, "order": 6, "clock": 10, "wheel": 8, "unwind": 12, "chain_sum": 12}
-SMALLEST, LARGEST = 8, 900
+SMALLEST, LARGEST = 8, 300
 """The continuum that training draws from: 1 to `MOST_STEPS` steps, sizes in this range."""
 
 
@@ -59,18 +62,29 @@ def solution_text(draft: Draft) -> str:
 
 def draw(rng: random.Random, split: Split, family: str, steps: int, size: int) -> Draft:
     """A problem of this family and difficulty that belongs to the split."""
-    while True:
+    for _ in range(MOST_TRIES):
         draft = FAMILIES[family](rng, steps, size)
         if split_of(family, draft.content) == split:
             return draft
+    raise ValueError(f"no {split} problem of {family} with {steps} steps of size {size}")
 
 
 def draw_training(rng: random.Random) -> Draft:
     """A training problem from the whole continuum of difficulties, easier ones more often."""
     family = rng.choice(list(FAMILIES))
-    steps = 1 + int(MOST_STEPS[family] * rng.random() ** 1.3)
+    steps = 1 + int(MOST_STEPS[family] * rng.random() ** 1.5)
     size = round(SMALLEST * (LARGEST / SMALLEST) ** rng.random())
     return draw(rng, "train", family, steps, size)
+
+
+def _unseen(
+    rng: random.Random, split: Split, family: str, steps: int, size: int, seen: set[str]
+) -> Draft:
+    for _ in range(MOST_TRIES):
+        draft = draw(rng, split, family, steps, size)
+        if draft.content not in seen:
+            return draft
+    raise ValueError(f"too few {split} problems of {family} with {steps} steps of size {size}")
 
 
 def problems(seed: int, split: Split, count: int) -> Iterator[Problem]:
@@ -81,9 +95,7 @@ def problems(seed: int, split: Split, count: int) -> Iterator[Problem]:
     for index in range(count):
         level, family = index % 5 + 1, names[index // 5 % len(names)]
         steps, size = LEVELS[family][level - 1]
-        draft = draw(rng, split, family, steps, size)
-        while draft.content in seen:
-            draft = draw(rng, split, family, steps, size)
+        draft = _unseen(rng, split, family, steps, size, seen)
         seen.add(draft.content)
         yield Problem(
             id=f"{split}-{index:03d}",

@@ -126,8 +126,11 @@ class Run:
         self.optimizers = optimizers_of(self.model)
         self.full_rates = [o.param_groups[0]["lr"] for o in self.optimizers]
         self.step, self.seconds = 0, 0.0
-        self.tokenizer = train_tokenizer(arguments.seed)
         self._state = self.out / "training_state.pt"
+        if self._state.exists():
+            self.tokenizer = Tokenizer.from_file(str(self.out / "tokenizer.json"))
+        else:
+            self.tokenizer = train_tokenizer(arguments.seed)
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output folder, if there is one."""

@@ -1,0 +1,68 @@
+"""The `dynasor` command.
+
+Exit codes: 0 all went well, 1 some queries failed, 2 the input or a setting is wrong or the engine
+cannot serve, 130 stopped by Ctrl-C (what was finished is kept).
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from dynasor.commands.bench import bench
+from dynasor.commands.record import record
+from dynasor.commands.replay import replay
+from dynasor.commands.rules import rules
+from dynasor.commands.solve import solve
+from dynasor.errors import DynasorError
+
+app = typer.Typer(
+    name="dynasor",
+    help="Spend compute on the questions that need it: reasoning queries with certainty-guided "
+    "stopping, on vLLM.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(solve)
+app.command()(bench)
+app.command()(record)
+app.command()(replay)
+app.command()(rules)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(version("dynasor-llm"))
+        except PackageNotFoundError:
+            typer.echo("not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend become one line."""
+    try:
+        app()
+    except DynasorError as error:
+        typer.echo(f"dynasor: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("dynasor: stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

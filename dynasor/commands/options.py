@@ -1,0 +1,97 @@
+"""Options that several subcommands share, and how they become a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="TOML file with [engine] [algorithm] [allocator].", show_default=False
+    ),
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", help="vllm (here), openai (a server), replay (a trace).", show_default="vllm"
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Folder or hub name of a model, or its name on the server.",
+        show_default="the embedded model",
+    ),
+]
+BaseUrlOption = Annotated[
+    list[str] | None,
+    typer.Option("--base-url", help="Server for --engine openai; may be given several times."),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option("--samples", "-n", help="Full budget, samples a query.", show_default="16"),
+]
+TemperatureOption = Annotated[
+    float | None, typer.Option("--temperature", help="0 is greedy.", show_default="1")
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", help="Longest sample, tokens.", show_default="1024")
+]
+WaveOption = Annotated[
+    int | None,
+    typer.Option(
+        "--wave",
+        help="Samples of a query in flight: more answers sooner and costs more tokens.",
+        show_default="1",
+    ),
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="Same seed, same samples, where the engine can.")
+]
+TuneOption = Annotated[
+    bool,
+    typer.Option("--tune-cpu/--no-tune-cpu", help="Preload fast libraries, bind threads on CPU."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def overrides(
+    *,
+    engine: str | None = None,
+    model: str | None = None,
+    base_url: list[str] | None = None,
+    traces: Path | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    wave: int | None = None,
+    seed: int | None = None,
+    rule: str | None = None,
+    budget: float | None = None,
+    extractor: str | None = None,
+    tune_cpu: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """Command line values by section of the configuration; None means not given."""
+    if engine is None and base_url:
+        engine = "openai"
+    return {
+        "engine": {
+            "kind": engine,
+            "model": model,
+            "base_urls": tuple(base_url) if base_url else None,
+            "traces": str(traces) if traces else None,
+            "tune_cpu": None if tune_cpu else False,
+        },
+        "algorithm": {
+            "samples": samples,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "extractor": extractor,
+        },
+        "allocator": {"rule": rule, "budget": budget, "wave": wave},
+    }

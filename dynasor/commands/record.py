@@ -1,0 +1,105 @@
+"""`dynasor record`: samples of a suite into a trace file, for replay, calibration and training."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dynasor.commands.options import (
+    BaseUrlOption,
+    ConfigOption,
+    EngineOption,
+    MaxTokensOption,
+    ModelOption,
+    SamplesOption,
+    SeedOption,
+    TemperatureOption,
+    TuneOption,
+    overrides,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dynasor.config import Config
+    from dynasor.suites import Suite
+
+
+def record(
+    suite: Annotated[str, typer.Argument(help="As for `dynasor bench`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder; the trace is its samples.jsonl.")],
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Only the first so many questions.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw an earlier run in --out away.")
+    ] = False,
+    question_field: Annotated[str | None, typer.Option(help="Field of the question.")] = None,
+    answer_field: Annotated[str | None, typer.Option(help="Field of the right answer.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a Hugging Face dataset.")] = None,
+    extractor: Annotated[str | None, typer.Option(help="How answers are read.")] = None,
+    config: ConfigOption = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    base_url: BaseUrlOption = None,
+    samples: SamplesOption = None,
+    temperature: TemperatureOption = None,
+    max_tokens: MaxTokensOption = None,
+    seed: SeedOption = 1,
+    tune_cpu: TuneOption = True,
+) -> None:
+    """Sample every question of a suite with the full budget, and keep each sample.
+
+    Stopped or killed, the same command goes on where it was.
+    """
+    from rich.console import Console
+
+    from dynasor.config import load_config
+    from dynasor.suites import load_suite
+
+    given = overrides(
+        engine=engine,
+        model=model,
+        base_url=base_url,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        extractor=extractor,
+        tune_cpu=tune_cpu,
+    )
+    settings = load_config(config, given)
+    questions = load_suite(
+        suite, limit=limit, split=split, question_field=question_field, answer_field=answer_field
+    )
+    if asyncio.run(_record(settings, questions, out, fresh, Console())):
+        raise typer.Exit(1)
+
+
+async def _record(settings: Config, suite: Suite, path: Path, fresh: bool, console: Console) -> int:
+    """Number of failed requests."""
+    from certaindex.equivalence import AnswerEquivalence
+    from dynasor.bench.offline import folder_of, full_rule, run_system, System
+    from dynasor.commands.display import QueryProgress
+    from dynasor.commands.engine import started
+
+    system = System("record", "", full_rule(settings))
+    async with started(settings, console) as engine:
+        model = engine.capacity().model
+        with (
+            folder_of(path, settings, suite, system, model, fresh) as folder,
+            QueryProgress(console, "record", len(suite.queries), len(folder.outcomes)) as progress,
+            AnswerEquivalence() as equivalence,
+        ):
+            rows = await run_system(settings, suite, system, engine, folder, equivalence, progress)
+    console.print(
+        f"{sum(row['samples'] for row in rows)} samples of {len(rows)} questions in "
+        f"{path / 'samples.jsonl'}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return sum(row["failed"] for row in rows)

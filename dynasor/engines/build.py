@@ -1,0 +1,63 @@
+"""From a configuration to an engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dynasor.config import EngineConfig
+from dynasor.embedded_model import path as embedded_model
+from dynasor.engines.base import Engine
+from dynasor.errors import ConfigError
+
+EMBEDDED = "embedded"
+EMBEDDED_KV_GIB = 1
+
+
+def build_engine(config: EngineConfig, seed: int | None = None) -> Engine:
+    """The engine that the configuration names, not yet started.
+
+    Args:
+        config: the `[engine]` section.
+        seed: order in which `replay` plays each query's samples; the file's order if None.
+
+    Raises:
+        ConfigError: if the kind of engine needs a setting that is missing.
+    """
+    if config.kind == "openai":
+        from dynasor.engines.openai import OpenAIEngine
+
+        if not config.base_urls:
+            raise ConfigError(
+                "engine.base_urls is empty: the openai engine needs at least one, "
+                "such as --base-url http://localhost:8000/v1"
+            )
+        return OpenAIEngine(
+            config.base_urls,
+            model=None if config.model == EMBEDDED else config.model,
+            api_key=os.environ.get(config.api_key_env),
+            max_running=config.max_running,
+            timeout=config.timeout,
+            retries=config.retries,
+        )
+    if config.kind == "replay":
+        from dynasor.engines.replay import ReplayEngine
+
+        if config.traces is None:
+            raise ConfigError("engine.traces is not set: the replay engine needs a trace file")
+        return ReplayEngine(
+            Path(config.traces),
+            tokens_per_second=config.tokens_per_second,
+            max_running=config.max_running,
+            shuffle=seed,
+        )
+    from dynasor.engines.vllm import VLLMEngine
+
+    embedded = config.model == EMBEDDED
+    return VLLMEngine(
+        str(embedded_model()) if embedded else config.model,
+        max_running=config.max_running,
+        max_model_len=config.max_model_len,
+        kv_gib=config.kv_gib or (EMBEDDED_KV_GIB if embedded else None),
+        tune_cpu=config.tune_cpu,
+    )
