@@ -70,8 +70,8 @@ class Corpus:
         self._rng = random.Random(seed)
         self._batch_tokens = batch_tokens
         self._longest = longest
-        end, self._pad, user, assistant = (tokenizer.token_to_id(name) for name in SPECIAL)
-        self._user, self._assistant, self._end = user, assistant, end
+        # The special tokens are the first of the vocabulary, in this order.
+        self._end, self._pad, self._user, self._assistant = range(len(SPECIAL))
         self._suffix: list[int] = tokenizer.encode(PROBE_SUFFIX).ids
 
     def __iter__(self) -> Iterator[Batch]:
@@ -79,7 +79,8 @@ class Corpus:
             pool = sorted(
                 (self._sequence(draw_training(self._rng)) for _ in range(POOL)), key=_size
             )
-            batches, rows = [], []
+            batches: list[list[tuple[list[int], int]]] = []
+            rows: list[tuple[list[int], int]] = []
             for row in (row for row in pool if _size(row) <= self._longest):
                 if rows and _size(row) * (len(rows) + 1) > self._batch_tokens:
                     batches.append(rows)

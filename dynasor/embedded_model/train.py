@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Apply one update to every matrix."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: torch.Tensor, rounds: int = 5) -> torch.Tensor:
     """The nearest orthogonal matrix, roughly (Newton-Schulz iteration of degree five)."""
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x: torch.Tensor = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
     for _ in range(rounds):
         gram = x @ x.T
@@ -85,7 +85,8 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     hidden = model.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
     learned = batch.learned[:, 1:]
     logits = model.lm_head(hidden[learned])
-    return functional.cross_entropy(logits, batch.ids[:, 1:][learned])
+    loss: torch.Tensor = functional.cross_entropy(logits, batch.ids[:, 1:][learned])
+    return loss
 
 
 def optimizers_of(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
@@ -167,7 +168,7 @@ class Run:
         for optimizer, full in zip(self.optimizers, self.full_rates, strict=True):
             optimizer.param_groups[0]["lr"] = full * share
         loss = loss_of(self.model, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()

@@ -22,6 +22,14 @@ BLOCK_SIZE_CPU = 32
 """Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
 _RENDERED_PROMPTS = 4096
 _ERROR_LENGTH = 500
+_QUIET = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # vLLM's processes warn about parts of their own libraries.
+    "PYTHONWARNINGS": "ignore",
+}
+"""Environment of vLLM's processes; set any of them to hear more."""
 
 
 class VLLMEngine:
@@ -74,9 +82,8 @@ class VLLMEngine:
             )
         if self._on_cpu and self._tune_cpu:
             self.tuning = tune(kv_gib=self._kv_gib)
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        # vLLM and its libraries warn at import about optional parts that are not there.
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
@@ -94,6 +101,7 @@ class VLLMEngine:
             "max_model_len": self._max_model_len or -1,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
         }
         if self._on_cpu:
             arguments |= {

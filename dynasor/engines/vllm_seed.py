@@ -1,9 +1,9 @@
 """Reproducible sampling on vLLM's CPU backend.
 
-There a seeded request whose prefill is split over two steps kills the engine (CPU generators cannot
-be rewound). So a request with a seed runs greedily and this processor adds Gumbel noise that depends
-on the seed and the position only: the largest of `logits / T + noise` is an exact sample at
-temperature T (Gumbel-max), the same in any batch, after a preemption and in a new process.
+There a seeded request whose prefill is split over two steps kills the engine, for generators on the
+CPU cannot be rewound. So a request with a seed runs greedily, and this processor draws its token:
+the uniform number that picks it depends on the seed and the position only. It is an exact sample at
+the request's temperature, and the same in any batch, after a preemption and in a new process.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 
 SEED = "dynasor_seed"
 TEMPERATURE = "dynasor_temperature"
-_POSITIONS = 1 << 24  # longest output that keeps one seed's noise apart from the next seed's
+_POSITIONS = 1 << 24  # longest output that keeps one seed's numbers apart from the next seed's
+_MASK = (1 << 64) - 1
 
 
 class SeededSampling(LogitsProcessor):
-    """Adds keyed Gumbel noise to the rows of requests that carry `dynasor_seed`."""
+    """Draws the tokens of requests that carry `dynasor_seed`."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         # row -> (seed, temperature, live list of the tokens generated so far)
         self._rows: dict[int, tuple[int, float, list[int]]] = {}
 
     def is_argmax_invariant(self) -> bool:
-        """False: the noise decides which token is largest."""
+        """False: it decides which token is largest."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
@@ -49,12 +50,33 @@ class SeededSampling(LogitsProcessor):
                 self._rows[source] = displaced
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Scale and perturb the seeded rows of (rows, vocabulary) logits in place."""
-        for row, (seed, temperature, output) in self._rows.items():
-            generator = torch.Generator().manual_seed(seed * _POSITIONS + len(output))
-            noise = torch.empty(logits.shape[1]).exponential_(generator=generator).log_()
-            logits[row] = logits[row] / temperature - noise.to(logits.device, logits.dtype)
+        """Leave one token possible in each seeded row of (rows, vocabulary) logits, in place."""
+        if not self._rows:
+            return logits
+        rows = torch.tensor(list(self._rows), device=logits.device)
+        keys = self._rows.values()
+        temperature = torch.tensor([t for _, t, _ in keys], device=logits.device)
+        uniform = torch.tensor(
+            [_uniform(seed * _POSITIONS + len(output)) for seed, _, output in keys],
+            device=logits.device,
+            dtype=torch.float64,
+        )
+        scaled = logits[rows].float() / temperature[:, None]
+        cumulated = scaled.softmax(dim=-1).double().cumsum(dim=-1)
+        # The last sum is 1 but for rounding.
+        target = uniform[:, None] * cumulated[:, -1:]
+        token = torch.searchsorted(cumulated, target, right=True)[:, 0]
+        logits[rows] = -torch.inf
+        logits[rows, token.clamp_(max=logits.shape[1] - 1)] = 0.0
         return logits
+
+
+def _uniform(key: int) -> float:
+    """A number in [0, 1) that depends on the key only (SplitMix64; Steele et al., 2014)."""
+    x = (key * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return ((x ^ (x >> 31)) >> 11) / (1 << 53)
 
 
 def _key(parameters: SamplingParams) -> tuple[int, float] | None:

@@ -1,0 +1,180 @@
+"""Fit the default stop rule: python benchmarks/fit_default_rule.py TRACE... [--output FILE].
+
+Each trace is one set: questions with many recorded samples each. Half of its questions (see
+`halves.py`) teach the rule, the other half never does. In each random order of the samples the rule
+decides after each sample; with a soft decision, probability sigmoid(score) to go on, the expected
+tokens and the expected accuracy of the whole policy are differentiable, and the network's weights
+follow the gradient of
+
+    mean over sets of  ln(tokens) + PRICE * loss + HINGE * max(0, loss - ALLOWED)
+
+with the loss in points against the full budget. ln(tokens), since what counts is the geometric mean
+over sets: a set of long samples matters no more than one of short samples. Smaller budgets than the
+recorded one are mixed in, so that the rule also knows what to do with 8 or 16 samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from halves import tuning_half
+from numpy.typing import NDArray
+
+from certaindex.rules.learned import features
+from dynasor.replay import RecordedQuery, collect_queries, draw_orders, full_budget
+from dynasor.traces import read_traces
+
+PRICE, HINGE, ALLOWED = 0.6, 0.6, 0.2
+HIDDEN, STEPS, LEARNING_RATE, DECAY = 8, 300, 0.02, 1e-3
+ROWS = 400  # runs of a set in one step
+SMALLER_BUDGETS = (8, 16, 32)
+SHARE_OF_SMALLER = 0.4  # of the steps
+
+
+class Runs(NamedTuple):
+    """All runs of the tuning half of a set with one budget.
+
+    Attributes:
+        inputs: (runs, budget, features) float32, the state after each sample.
+        right: (runs, budget) float32, 1 where the leader is the gold answer.
+        tokens: (runs, budget) float32, tokens so far over the full budget's mean.
+    """
+
+    inputs: torch.Tensor
+    right: torch.Tensor
+    tokens: torch.Tensor
+
+
+def states(
+    query: RecordedQuery, orders: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """(orders, budget, 2) largest two counts, (orders, budget) leader right, tokens so far."""
+    rows = np.arange(len(orders))
+    groups = np.array([-1 if group is None else group for group in query.groups])[orders]
+    counts = np.zeros((len(orders), groups.max() + 3), dtype=np.int64)  # the last takes no answer
+    leader = np.full(len(orders), -2)
+    two, right = [], []
+    for column in groups.T:
+        counts[rows, column] += column >= 0
+        leader = np.where((column >= 0) & (counts[rows, column] > counts[rows, leader]), column, leader)
+        two.append(np.sort(counts, axis=1)[:, :-3:-1])
+        right.append(leader == (-3 if query.gold is None else query.gold))
+    tokens = np.cumsum(np.array(query.tokens, dtype=np.float64)[orders], axis=1)
+    return np.stack(two, axis=1), np.stack(right, axis=1).astype(np.float64), tokens
+
+
+def inputs_of(two: NDArray[np.int64], budget: int) -> NDArray[np.float32]:
+    """(runs, budget, features) from the two largest counts; each state is computed once."""
+    finished = np.broadcast_to(np.arange(1, budget + 1), two.shape[:2])
+    keys = np.stack([two[..., 0], two[..., 1], finished], axis=-1).reshape(-1, 3)
+    distinct, where = np.unique(keys, axis=0, return_inverse=True)
+    rows = [features(int(a), int(b), int(n), budget - int(n)) for a, b, n in distinct]
+    return np.array(rows, dtype=np.float32)[where.reshape(-1)].reshape(*two.shape[:2], -1)
+
+
+def load_set(path: Path, orders: int) -> dict[int, Runs]:
+    """Budget -> runs of the tuning half."""
+    queries = collect_queries(read_traces(path))
+    largest = full_budget(queries, None)
+    tuning = tuning_half([query.id for query in queries])
+    parts = [
+        states(query, np.array(draw_orders(query, orders, largest, seed=1, index=index)))
+        for index, query in enumerate(queries)
+        if query.id in tuning
+    ]
+    two, right, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
+    runs = {}
+    for budget in {largest, *(b for b in SMALLER_BUDGETS if b < largest)}:
+        runs[budget] = Runs(
+            torch.from_numpy(inputs_of(two[:, :budget], budget)),
+            torch.from_numpy(right[:, :budget].astype(np.float32)),
+            torch.from_numpy((tokens[:, :budget] / tokens[:, budget - 1].mean()).astype(np.float32)),
+        )
+    return runs
+
+
+def expected(scores: torch.Tensor, runs: Runs, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Expected accuracy and tokens where each decision is to go on with probability sigmoid(score)."""
+    go_on = torch.sigmoid(scores)
+    go_on = torch.cat([go_on[:, :-1], torch.zeros_like(go_on[:, :1])], dim=1)
+    reached = torch.cat([torch.ones_like(go_on[:, :1]), go_on[:, :-1]], dim=1).cumprod(dim=1)
+    stops = reached * (1 - go_on)
+    return (stops * runs.right[rows]).sum(1).mean(), (stops * runs.tokens[rows]).sum(1).mean()
+
+
+def fit(sets: list[dict[int, Runs]], seed: int) -> torch.nn.Sequential:
+    """Train the network; its input is standardised by `standards`."""
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    mean, scale = standards(sets)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(len(mean), HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1)
+    )
+    adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, STEPS)
+    for step in range(STEPS):
+        objective = torch.zeros(())
+        losses = []
+        for runs_by_budget in sets:
+            *smaller, largest = sorted(runs_by_budget)
+            mixed = smaller and random.random() < SHARE_OF_SMALLER
+            runs = runs_by_budget[int(random.choice(smaller)) if mixed else largest]
+            rows = torch.from_numpy(random.integers(len(runs.right), size=ROWS))
+            scores = network((runs.inputs[rows] - mean) / scale)[..., 0]
+            accuracy, tokens = expected(scores, runs, rows)
+            loss = 100 * (runs.right[rows, -1].mean() - accuracy)
+            losses.append(loss.item())
+            objective = objective + tokens.log() + PRICE * loss + HINGE * (loss - ALLOWED).relu()
+        adam.zero_grad()
+        (objective / len(sets)).backward()
+        adam.step()
+        schedule.step()
+        if step % 50 == 49:
+            print(f"step {step + 1}: {objective.item() / len(sets):.3f}", np.round(losses, 1))
+    return network
+
+
+def standards(sets: list[dict[int, Runs]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and scale of each feature over the states of all sets' largest budgets."""
+    rows = torch.cat([runs[max(runs)].inputs[::17].flatten(0, 1) for runs in sets])
+    return rows.mean(dim=0), rows.std(dim=0) + 1e-3
+
+
+def as_json(network: torch.nn.Sequential, sets: list[dict[int, Runs]]) -> dict[str, object]:
+    """What `certaindex.rules.learned` reads."""
+    mean, scale = standards(sets)
+    first, _, last = network
+    tables = {
+        "mean": mean,
+        "scale": scale,
+        "weights": first.weight,
+        "biases": first.bias,
+        "output_weights": last.weight[0],
+    }
+    rounded: dict[str, object] = {
+        name: np.round(table.detach().double().numpy(), 5).tolist() for name, table in tables.items()
+    }
+    return rounded | {"output_bias": round(float(last.bias[0]), 5)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("traces", nargs="+", type=Path, metavar="TRACE")
+    parser.add_argument("--output", type=Path, default=Path("certaindex/rules/learned.json"))
+    parser.add_argument("--orders", type=int, default=40, help="random orders a question")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sets = [load_set(path, options.orders) for path in options.traces]
+    network = fit(sets, options.seed)
+    options.output.write_text(json.dumps(as_json(network, sets), indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {options.output}")
+
+
+if __name__ == "__main__":
+    main()
