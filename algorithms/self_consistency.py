@@ -33,10 +33,6 @@ class SelfConsistency:
     counts as a sample and votes for nobody. A sample that was cut or that the engine failed is no
     evidence at all: it only makes the budget smaller by one.
 
-    Samples are folded in as they end, or, with `in_order`, in the order of their index: decisions
-    then depend on what was sampled only and not on which sample was fastest, at the price of
-    waiting for a slow sibling.
-
     Args:
         id: name of the query.
         prompt: what the model is asked, the same for each sample.
@@ -45,7 +41,6 @@ class SelfConsistency:
         extract: reads the answer out of a text, None where there is none.
         groups: groups equivalent answers; one fresh object a program.
         weigh: vote weight of a sample (see `certaindex.confidence`), or None.
-        in_order: fold samples by index.
         report_every: tokens between progress events of a sample, or None.
     """
 
@@ -59,7 +54,6 @@ class SelfConsistency:
         extract: Callable[[str], str | None],
         groups: AnswerGroups,
         weigh: Weigh | None = None,
-        in_order: bool = False,
         report_every: int | None = None,
     ) -> None:
         if samples < 1:
@@ -70,14 +64,11 @@ class SelfConsistency:
         self._extract = extract
         self._groups = groups
         self._weigh = weigh
-        self._in_order = in_order
         self._report_every = report_every
         self._samples = samples
         self._votes = Votes(max_samples=samples)
         self._proposed = 0
-        self._folded = 0
-        self._ended: dict[int, Generation] = {}  # index -> generation that waits for its turn
-        self._running: dict[str, int] = {}  # request id -> index
+        self._running: set[str] = set()
         self._texts: list[str] = []  # group id -> the first text that gave its answer
 
     @property
@@ -90,7 +81,7 @@ class SelfConsistency:
         first, last = self._proposed, min(self._proposed + n, self._samples)
         self._proposed = last
         requests = [self._request(index) for index in range(first, last)]
-        self._running.update((request.id, request.index) for request in requests)
+        self._running.update(request.id for request in requests)
         self._votes.in_flight = len(self._running)
         return requests
 
@@ -111,25 +102,16 @@ class SelfConsistency:
         """Count a finished sample; progress changes nothing."""
         if not isinstance(event, Generation):
             return
-        index = self._running.pop(event.request)
+        self._running.remove(event.request)
         self._votes.in_flight = len(self._running)
-        if not self._in_order:
-            self._fold(event)
-            return
-        self._ended[index] = event
-        while self._folded in self._ended:
-            self._fold(self._ended.pop(self._folded))
-            self._folded += 1
-
-    def _fold(self, sample: Generation) -> None:
-        if sample.finish_reason in ("aborted", "error"):
+        if event.finish_reason in ("aborted", "error"):
             self._votes.max_samples -= 1
             return
-        group = self._groups.add(self._extract(sample.text))
-        weight = 1.0 if self._weigh is None else self._weigh(sample)
-        self._votes.add(group, sample.tokens, weight)
+        group = self._groups.add(self._extract(event.text))
+        weight = 1.0 if self._weigh is None else self._weigh(event)
+        self._votes.add(group, event.tokens, weight)
         if group is not None and group == len(self._texts):
-            self._texts.append(sample.text)
+            self._texts.append(event.text)
 
     def cancelled(self) -> list[str]:
         """Nothing: which samples are cut is the allocator's decision."""

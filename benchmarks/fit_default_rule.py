@@ -159,7 +159,7 @@ def as_json(network: torch.nn.Sequential, sets: list[dict[int, Runs]]) -> dict[s
     rounded: dict[str, object] = {
         name: np.round(table.detach().double().numpy(), 5).tolist() for name, table in tables.items()
     }
-    return rounded | {"output_bias": round(float(last.bias[0]), 5)}
+    return rounded | {"output_bias": round(last.bias.item(), 5)}
 
 
 def main() -> None:

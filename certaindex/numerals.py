@@ -28,3 +28,16 @@ def plain_number(text: str) -> Fraction | None:
         value = Fraction(int(match.group(2)), int(match.group(3)))
         return -value if match.group(1) == "-" else value
     return None
+
+
+class _Number:
+    def __init__(self, value: Fraction) -> None:
+        self.value = value
+
+    def same(self, other: _Number) -> bool:
+        return self.value == other.value
+
+
+def parse_number(text: str) -> _Number | None:
+    value = plain_number(text)
+    return None if value is None else _Number(value)

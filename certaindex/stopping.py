@@ -18,6 +18,7 @@ from certaindex.rules.esc import EarlyStoppingConsistency
 from certaindex.rules.fixed import Fixed
 from certaindex.rules.hopeless import OrHopeless
 from certaindex.rules.leader_change import LeaderChange
+from certaindex.rules.learned import Learned
 from certaindex.rules.sprt import MixtureSprt, Sprt
 from certaindex.rules.threshold import CertaindexThreshold
 from certaindex.rules.verdict import StopReason, StopRule, Verdict
@@ -51,7 +52,9 @@ class _Entry(NamedTuple):
 
 _RULES: dict[str, _Entry] = {
     "default": _Entry(
-        LeaderChange, "the rule that measures best; see docs/results/stop_rules.md", "Dynasor"
+        Learned,
+        "stop when experience with recorded samples says that more are not worth their tokens",
+        "Dynasor; docs/results/stop_rules.md",
     ),
     "fixed": _Entry(Fixed, "stop after so many samples", "Wang et al., Self-Consistency, 2022"),
     "certaindex": _Entry(
@@ -90,7 +93,7 @@ _RULES: dict[str, _Entry] = {
         "stop when the leader will hardly change within the remaining budget",
         "Dynasor; Beta-binomial",
     ),
-}  # fmt: skip
+}
 
 
 def parse_rule(text: str) -> StopRule:
@@ -114,7 +117,7 @@ def describe_rules() -> list[RuleInfo]:
     """Every rule with its syntax, meaning, paper and default parameters."""
     rows = []
     for name, entry in _RULES.items():
-        defaults = {} if name == "default" else _defaults(entry.build)
+        defaults = _defaults(entry.build)
         syntax = ",".join(f"{key}={value:g}" for key, value in defaults.items())
         rows.append(
             RuleInfo(name, f"{name}:{syntax}".rstrip(":"), entry.meaning, entry.paper, defaults)

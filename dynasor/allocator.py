@@ -29,8 +29,8 @@ class TokenBill:
     """Tokens that a query cost.
 
     Attributes:
-        finished: output tokens of samples that ran to their end.
-        cut: output tokens of samples that were aborted or failed on the way.
+        finished: output tokens of requests that ran to their end and counted.
+        cut: output tokens of the others: aborted, failed, or ended after the decision.
         prompt: prompt tokens over all requests, cached ones included.
         cached: of those, tokens whose KV the engine already held.
     """

@@ -84,6 +84,9 @@ class _Query(LiveQuery):
         super().__init__(program)
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.reading = asyncio.Lock()  # events are folded in one after the other
+        self.proposed: list[str] = []  # request ids in order of proposal
+        self.folded = 0
+        self.ended: dict[str, tuple[Request, Generation]] = {}  # wait for their turn
         self.tasks: set[asyncio.Task[None]] = set()
         self.reason: StopReason | None = None
         self.started = monotonic()
@@ -97,6 +100,9 @@ class Runtime:
     Args:
         engine: started by the caller, who also closes it.
         allocator: decides.
+        in_order: fold the requests of a query in the order in which it proposed them. Decisions then
+            depend on what was generated only and not on which request was fastest, at the price of
+            waiting for a slow sibling.
         log: keeps the finished samples, or None.
         observer: is told what happens, or None.
     """
@@ -106,11 +112,13 @@ class Runtime:
         engine: Engine,
         allocator: Allocator,
         *,
+        in_order: bool = False,
         log: SampleLog | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._engine = engine
         self._allocator = allocator
+        self._in_order = in_order
         self._log = log
         self._observer = observer
 
@@ -178,6 +186,7 @@ class Runtime:
 
     def _start(self, query: _Query, request: Request) -> None:
         query.in_flight.add(request.id)
+        query.proposed.append(request.id)
         task = asyncio.create_task(self._carry(query, request))
         query.tasks.add(task)
         task.add_done_callback(query.tasks.discard)
@@ -199,29 +208,53 @@ class Runtime:
                 query.outcome.set_exception(error)
 
     async def _receive(self, query: _Query, request: Request, event: Event, *, keep: bool) -> None:
-        if isinstance(event, Generation):
-            # First on disk: a decision may only rest on samples that a restart will find again.
-            if keep and self._log is not None:
-                self._log.write(query.program, request, event)
-            self._charge(query, event)
-            async with query.reading:
-                # Reading an answer may wait for the equivalence worker; others go on meanwhile.
-                await asyncio.to_thread(query.program.receive, event)
-            query.in_flight.discard(request.id)
-        else:
-            query.program.receive(event)
-        if self._observer is not None:
-            self._observer.received(query.program, request, event)
         if not isinstance(event, Generation):
-            self._cut(query, query.program.cancelled())
+            if not query.stopping:
+                query.program.receive(event)
+                self._notify(query, request, event)
+                self._cut(query, query.program.cancelled())
             return
-        self._review(query)
+        # First on disk: a decision may only rest on samples that a restart will find again.
+        if keep and self._log is not None:
+            self._log.write(query.program, request, event)
+        query.ended[request.id] = (request, event)
+        async with query.reading:
+            while (turn := self._next_turn(query)) is not None:
+                await self._fold(query, *query.ended.pop(turn))
         if query.stopping and not query.in_flight:
             self._finish(query)
 
+    def _next_turn(self, query: _Query) -> str | None:
+        """The ended request that is folded next."""
+        if not self._in_order or query.stopping:
+            return next(iter(query.ended), None)
+        if query.folded == len(query.proposed):
+            return None
+        due = query.proposed[query.folded]
+        if due not in query.ended:
+            return None
+        query.folded += 1
+        return due
+
+    async def _fold(self, query: _Query, request: Request, generation: Generation) -> None:
+        """Bill a generation; while the query is open, also tell its program and decide."""
+        query.in_flight.discard(request.id)  # until here: what waits for its turn is not decided on
+        self._charge(query, generation)
+        if query.stopping:
+            # The answer was decided without it.
+            return
+        # Reading an answer may wait for the equivalence worker; other queries go on meanwhile.
+        await asyncio.to_thread(query.program.receive, generation)
+        self._notify(query, request, generation)
+        self._review(query)
+
+    def _notify(self, query: _Query, request: Request, event: Event) -> None:
+        if self._observer is not None:
+            self._observer.received(query.program, request, event)
+
     def _charge(self, query: _Query, generation: Generation) -> None:
         bill = query.bill
-        if generation.finish_reason in ("stop", "length"):
+        if generation.finish_reason in ("stop", "length") and not query.stopping:
             bill.finished += generation.tokens
         else:
             bill.cut += generation.tokens

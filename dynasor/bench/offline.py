@@ -21,7 +21,7 @@ from certaindex.answers import extract
 from certaindex.confidence import confidence_statistics
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
-from certaindex.value import value_of_more
+from certaindex.value import value_of_next_sample
 from dynasor.allocator import Allocator, GlobalBudget, PerQuery
 from dynasor.config import Config
 from dynasor.engines.base import Engine
@@ -124,7 +124,6 @@ def make_program(
         extract=lambda text: extract(text, name),
         groups=AnswerGroups(equivalence),
         weigh=weight_by(algorithm.weigh) if algorithm.weigh else None,
-        in_order=algorithm.seed is not None,
         report_every=report_every,
     )
 
@@ -144,7 +143,7 @@ def allocator_of(config: Config, system: System, engine: Engine) -> Allocator:
     """The allocator that carries a system out."""
     if system.budget_tokens is not None:
         slots = min(engine.capacity().max_running, config.allocator.admission)
-        return GlobalBudget(system.budget_tokens, value_of_more, slots=slots)
+        return GlobalBudget(system.budget_tokens, value_of_next_sample, slots=slots)
     return PerQuery(parse_rule(system.rule), config.allocator.wave)
 
 
@@ -163,7 +162,13 @@ async def run_system(
         EngineError: if the engine dies; what was finished is in the folder.
         RunError: if the folder cannot be written.
     """
-    runtime = Runtime(engine, allocator_of(config, system, engine), log=folder, observer=display)
+    runtime = Runtime(
+        engine,
+        allocator_of(config, system, engine),
+        in_order=config.algorithm.seed is not None,
+        log=folder,
+        observer=display,
+    )
     queries = {query.id: query for query in suite.queries}
     programs: Iterator[Program] = (
         make_program(config, suite, query, number, equivalence)

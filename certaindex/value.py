@@ -1,0 +1,22 @@
+"""Value of the next sample, by which one budget is shared among many queries."""
+
+from __future__ import annotations
+
+from math import exp
+
+from certaindex.rules.learned import worth_of_more
+from certaindex.votes import Votes
+
+
+def value_of_next_sample(votes: Votes) -> float:
+    """How much a token spent on this query's next sample is worth; 0 where no sample remains.
+
+    The odds at which the default rule would go on, over the tokens that a sample of this query takes
+    on average so far. Only the order of queries by this value has a meaning: stopping all queries
+    whose value is below one level is what the default rule does with one price for all, and a budget
+    finds that level by itself.
+    """
+    if not votes.n or not votes.remaining:
+        return 0.0
+    tokens = max(votes.total_tokens / votes.n, 1.0)
+    return exp(worth_of_more(votes)) / tokens

@@ -1,0 +1,57 @@
+"""Configuration: precedence, and errors that name key, value and what is allowed."""
+
+import pytest
+
+from dynasor.config import load_config
+from dynasor.errors import ConfigError
+
+
+def write(tmp_path, text):
+    path = tmp_path / "dynasor.toml"
+    path.write_text(text)
+    return path
+
+
+def test_command_line_beats_environment_beats_file(tmp_path):
+    path = write(tmp_path, "[algorithm]\nsamples = 4\ntemperature = 0.5\nmax_tokens = 99\n")
+    environment = {"DYNASOR_ALGORITHM__SAMPLES": "8", "DYNASOR_ALGORITHM__TEMPERATURE": "0.7"}
+    config = load_config(path, {"algorithm": {"samples": 12, "temperature": None}}, environment)
+    assert config.algorithm.samples == 12
+    assert config.algorithm.temperature == 0.7
+    assert config.algorithm.max_tokens == 99
+    assert config.allocator.wave == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[algorithm]\nsample = 4\n", "algorithm.sample: no such setting; there are name, samples"),
+        ("[motor]\nx = 1\n", "motor: no such setting; there are engine, algorithm, allocator"),
+        ("[algorithm]\nsamples = 0\n", "algorithm.samples = 0: .*greater than or equal to 1"),
+        ("[algorithm]\nsamples = 'many'\n", "algorithm.samples = 'many': .*integer"),
+        ("[engine]\nkind = 'gpu'\n", "engine.kind = 'gpu': .*'vllm', 'openai' or 'replay'"),
+        ("[allocator]\nrule = 'luck'\n", "allocator.rule = 'luck': .*fixed"),
+        ("[algorithm]\nextractor = 'x'\n", "algorithm.extractor = 'x': .*boxed"),
+        ("samples = 4\n", "'samples' must be a section"),
+        ("[algorithm\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_error(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text), environment={})
+
+
+def test_a_wrong_variable_names_its_key():
+    with pytest.raises(ConfigError, match=r"allocator.wave = '0'"):
+        load_config(environment={"DYNASOR_ALLOCATOR__WAVE": "0"})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere.toml"):
+        load_config(tmp_path / "nowhere.toml", environment={})
+
+
+def test_all_errors_are_told_at_once(tmp_path):
+    path = write(tmp_path, "[algorithm]\nsamples = 0\n[allocator]\nwave = 0\n")
+    with pytest.raises(ConfigError, match=r"algorithm\.samples.*allocator\.wave"):
+        load_config(path, environment={})
