@@ -1,7 +1,8 @@
-"""The process that compares two answers with math-verify; started by `certaindex.equivalence`.
+"""The process that compares answers with math-verify; started by `certaindex.equivalence_process`.
 
-Reads lines of JSON `{"new": text, "known": [texts]}` and writes a line `true` or `false` for each
-known text in turn. Whatever a comparison does to this process, the one that asked goes on.
+Its one argument is the process id of its parent. It writes `"ready"`, then reads lines of JSON
+`{"new": text, "others": [texts], "deadline": seconds}` and answers each of the others in turn with a
+line `true` or `false`, up to the first `true`. Whatever a comparison does to it, the parent goes on.
 """
 
 from __future__ import annotations
@@ -9,51 +10,58 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import resource
 import signal
 import sys
+from typing import Any
+
+from certaindex.comparison import decide
 
 MEMORY_BYTES = 2 << 30
 """Address space: math-verify and sympy need half a gigabyte, a tower of powers all there is."""
-SELF_KILL_SECONDS = 10.0
-"""A comparison that lasts so long kills this process even if nobody is left to do it."""
+GRACE = 5.0
+"""Seconds after the deadline at which a comparison ends this process, if nobody else did."""
 
 
 def main() -> None:
     """Serve until standard input ends, which it does when the parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.set_int_max_str_digits(4300)
     logging.disable(logging.CRITICAL)
-    import math_verify  # after the limit, which holds for its imports too
-
-    answer = sys.stdout
+    replies = sys.stdout
     sys.stdout = sys.stderr  # nothing that a library prints may look like a verdict
-    _same(math_verify, "\\frac{x}{2}+1", "\\{1,2\\}")  # imports what is imported late
-    print("ready", file=answer, flush=True)
+    import math_verify  # after the limits, which hold for its imports too
+
+    def leaf(a: str, b: str) -> bool:
+        return _verified(math_verify, a, b) or _verified(math_verify, b, a)
+
+    leaf(r"\frac{x}{2}+1", r"\sqrt{2}")  # imports what is imported late
+    print(json.dumps("ready"), file=replies, flush=True)
+    parent = int(sys.argv[1])
     for line in sys.stdin:
-        question = json.loads(line)
-        for known in question["known"]:
-            signal.setitimer(signal.ITIMER_REAL, SELF_KILL_SECONDS)
+        if os.getppid() != parent:
+            return
+        request = json.loads(line)
+        for other in request["others"]:
+            # In its default action the alarm ends the process even inside a C function.
+            signal.setitimer(signal.ITIMER_REAL, request["deadline"] + GRACE)
             verdict = False
             # Anything may come out of a parser that is fed hostile text.
             with contextlib.suppress(Exception, RecursionError, MemoryError):
-                verdict = _same(math_verify, question["new"], known)
+                verdict = decide(request["new"], other, leaf) is True
             signal.setitimer(signal.ITIMER_REAL, 0)
-            print(json.dumps(verdict), file=answer, flush=True)
+            print(json.dumps(verdict), file=replies, flush=True)
+            if verdict:
+                break
 
 
-def _same(math_verify: object, a: str, b: str) -> bool:
-    """Equal either way round: math-verify treats its two sides differently."""
-    parse = getattr(math_verify, "parse")  # noqa: B009 - the module has no types
-    verify = getattr(math_verify, "verify")  # noqa: B009
-    first = parse(f"${a}$", parsing_timeout=None)
-    second = parse(f"${b}$", parsing_timeout=None)
-    if not first or not second:
-        return False
-    return bool(
-        verify(first, second, timeout_seconds=None) or verify(second, first, timeout_seconds=None)
-    )
+def _verified(math_verify: Any, gold: str, target: str) -> bool:
+    """What math-verify says; it treats its two sides differently. Our deadline replaces its own."""
+    first = math_verify.parse(f"${gold}$", parsing_timeout=None)
+    second = math_verify.parse(f"${target}$", parsing_timeout=None)
+    return bool(first and second and math_verify.verify(first, second, timeout_seconds=None))
 
 
 if __name__ == "__main__":

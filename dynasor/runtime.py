@@ -278,6 +278,10 @@ class Runtime:
         query.stopping = True
         query.reason = reason
         self._allocator.release(query)
+        for request, (_, generation) in query.ended.items():
+            query.in_flight.discard(request)
+            self._charge(query, generation)
+        query.ended.clear()
         if query.in_flight:
             self._cut(query, list(query.in_flight))
             asyncio.get_running_loop().call_later(CUT_TIMEOUT, self._finish, query)
