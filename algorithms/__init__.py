@@ -1,0 +1,1 @@
+"""Reasoning programs: what to ask next. State machines without I/O."""

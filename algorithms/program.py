@@ -34,11 +34,12 @@ class Sampling:
 
     Attributes:
         temperature: 0 is greedy.
-        top_p: nucleus mass; below 1 the engine sorts the vocabulary at each token, which is slow on CPU.
+        top_p: nucleus mass; below 1 the engine sorts the vocabulary at each token: slow on CPU.
         max_tokens: longest output, tokens.
         stop: texts that end the output.
         seed: makes the request's output reproducible where the engine can.
-        top_logprobs: how many of the largest log-probabilities each token's confidence averages; 0 for none.
+        top_logprobs: how many of the largest log-probabilities a token's confidence averages;
+            0 for no confidence.
     """
 
     temperature: float = 1.0
@@ -76,7 +77,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A running request so far: text, output tokens, and each token's confidence where asked for."""
+    """A running request so far: text, output tokens, each token's confidence where asked for."""
 
     request: str
     text: str
@@ -90,7 +91,7 @@ class Generation:
 
     Attributes:
         request: id of the request.
-        text: output text; partial where `finish_reason` is `aborted`, and maybe where it is `error`.
+        text: output text; partial where `finish_reason` is `aborted` or `error`.
         tokens: output tokens.
         prompt_tokens: tokens of the prompt, cached ones included.
         cached_tokens: prompt tokens whose KV the engine already held.
@@ -146,7 +147,7 @@ class Program(Protocol):
         ...
 
     def propose(self, n: int) -> list[Request]:
-        """At most `n` requests worth running now; empty when it waits or has nothing more to try."""
+        """At most `n` requests worth running now; empty when it waits or has nothing to try."""
         ...
 
     def receive(self, event: Event) -> None:

@@ -61,7 +61,9 @@ def states(
     two, right = [], []
     for column in groups.T:
         counts[rows, column] += column >= 0
-        leader = np.where((column >= 0) & (counts[rows, column] > counts[rows, leader]), column, leader)
+        leader = np.where(
+            (column >= 0) & (counts[rows, column] > counts[rows, leader]), column, leader
+        )
         two.append(np.sort(counts, axis=1)[:, :-3:-1])
         right.append(leader == (-3 if query.gold is None else query.gold))
     tokens = np.cumsum(np.array(query.tokens, dtype=np.float64)[orders], axis=1)
@@ -93,12 +95,16 @@ def load_set(path: Path, orders: int) -> dict[int, Runs]:
         runs[budget] = Runs(
             torch.from_numpy(inputs_of(two[:, :budget], budget)),
             torch.from_numpy(right[:, :budget].astype(np.float32)),
-            torch.from_numpy((tokens[:, :budget] / tokens[:, budget - 1].mean()).astype(np.float32)),
+            torch.from_numpy(
+                (tokens[:, :budget] / tokens[:, budget - 1].mean()).astype(np.float32)
+            ),
         )
     return runs
 
 
-def expected(scores: torch.Tensor, runs: Runs, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def expected(
+    scores: torch.Tensor, runs: Runs, rows: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Expected accuracy and tokens where each decision is to go on with probability sigmoid(score)."""
     go_on = torch.sigmoid(scores)
     go_on = torch.cat([go_on[:, :-1], torch.zeros_like(go_on[:, :1])], dim=1)
@@ -157,7 +163,8 @@ def as_json(network: torch.nn.Sequential, sets: list[dict[int, Runs]]) -> dict[s
         "output_weights": last.weight[0],
     }
     rounded: dict[str, object] = {
-        name: np.round(table.detach().double().numpy(), 5).tolist() for name, table in tables.items()
+        name: np.round(table.detach().double().numpy(), 5).tolist()
+        for name, table in tables.items()
     }
     return rounded | {"output_bias": round(last.bias.item(), 5)}
 

@@ -1,7 +1,8 @@
 """Agreement certaindex: how far a query's answers agree, from 0 (all differ) to 1 (all the same).
 
 Fu et al., "Efficiently Scaling LLM Reasoning with Certaindex" (Dynasor), 2024: answers fall into m
-groups with counts c_i, n = sum c_i, H = -sum (c_i/n) ln(c_i/n), and the measure is (ln n - H) / ln n. Since ln n - H = (1/n) sum c_i ln c_i, that is what is computed here.
+groups with counts c_i, n = sum c_i, H = -sum (c_i/n) ln(c_i/n), and the measure is
+(ln n - H) / ln n. Since ln n - H = (1/n) sum c_i ln c_i, that is what is computed here.
 
 A sample without an answer is evidence of no group: it is left out of n. (A rule that distrusts such
 samples looks at `Votes.n` beside `Votes.answered`.) Below two answers the measure is undefined.

@@ -16,11 +16,11 @@ START_SECONDS = 60.0
 _CHUNK = 1 << 16
 
 
-class WorkerLost(Exception):  # noqa: N818  - named like the others of its kind, for what happened
+class WorkerLost(Exception):
     """The worker ended by itself, or could not start."""
 
 
-class WorkerLate(Exception):  # noqa: N818
+class WorkerLate(Exception):
     """The worker did not answer within the deadline."""
 
 

@@ -70,9 +70,7 @@ _RULES: dict[str, _Entry] = {
         "stop when all answers of a window agree",
         "Li et al., Early-stopping Self-Consistency, 2024",
     ),
-    "sprt": _Entry(
-        Sprt, "Wald's test between the two best answers", "Lee et al., ConSol, 2025"
-    ),
+    "sprt": _Entry(Sprt, "Wald's test between the two best answers", "Lee et al., ConSol, 2025"),
     "msprt": _Entry(
         MixtureSprt,
         "the same test against a mixture of alternatives",

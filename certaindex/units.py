@@ -53,9 +53,49 @@ _UNITS = {
 _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 _WORD = re.compile(r"[A-Za-z]{3,}")
 _NO_UNITS = frozenset(
-    "and ago base choose cos cot csc cubed exp factorial gcd half halves iff inf infinity lcm log "
-    "max min minus mod modulo not over plus root sec sin sqrt squared tan than then third thirds "
-    "times quarter quarters fifths sixths".split()
+    [
+        "and",
+        "ago",
+        "base",
+        "choose",
+        "cos",
+        "cot",
+        "csc",
+        "cubed",
+        "exp",
+        "factorial",
+        "gcd",
+        "half",
+        "halves",
+        "iff",
+        "inf",
+        "infinity",
+        "lcm",
+        "log",
+        "max",
+        "min",
+        "minus",
+        "mod",
+        "modulo",
+        "not",
+        "over",
+        "plus",
+        "root",
+        "sec",
+        "sin",
+        "sqrt",
+        "squared",
+        "tan",
+        "than",
+        "then",
+        "third",
+        "thirds",
+        "times",
+        "quarter",
+        "quarters",
+        "fifths",
+        "sixths",
+    ]
 )
 """Words after a number that change its value, or are mathematics."""
 

@@ -1,0 +1,1 @@
+"""Who gets compute, and when? Runtime, allocator, engines, traces, benchmarks, command line."""

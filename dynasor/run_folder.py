@@ -140,7 +140,9 @@ class RunFolder:
             tokens=generation.tokens,
             answer=self._extract(generation.text) if finished else None,
             gold=self._golds.get(request.program),
-            prompt=prompt if isinstance(prompt, str) else [dict(m) for m in prompt],
+            prompt=prompt
+            if isinstance(prompt, str)
+            else [{"role": m["role"], "content": m["content"]} for m in prompt],
             finish_reason=generation.finish_reason,
             text=generation.text,
             prompt_tokens=generation.prompt_tokens,

@@ -22,9 +22,7 @@ LONGEST_LINE = 16 << 20
 LONGEST_QUESTION = 200_000
 MOST_QUERIES = 1_000_000
 
-GENERAL_INSTRUCTION = (
-    "Please reason step by step, and put your final answer within \\boxed{}."
-)
+GENERAL_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 _QUESTION_FIELDS = ("question", "problem", "prompt", "input", "query_text")
 _ANSWER_FIELDS = ("answer", "gold", "target", "final_answer", "solution")
 _ID_FIELDS = ("id", "unique_id", "query")
@@ -202,8 +200,7 @@ def _file_rows(path: Path) -> Iterator[tuple[Any, str]]:
                 raise DataError(f"{path}: must hold a list of questions")
             yield from ((row, f"{path}, item {n}") for n, row in enumerate(content, 1))
             return
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             number = 0
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1

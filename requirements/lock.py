@@ -18,7 +18,9 @@ EXTRAS = ("cpu", "hub", "train", "dev")
 
 def main() -> None:
     """Resolve the project's requirements with pip and print them pinned, in order of name."""
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())[
+        "project"
+    ]
     wanted = list(project["dependencies"])
     for extra in EXTRAS:
         wanted += project["optional-dependencies"][extra]

@@ -1,0 +1,1 @@
+"""How do users reach it? The HTTP endpoint is to come."""

@@ -272,8 +272,14 @@ def systems_of(config: Config, rules: Sequence[str], baseline: bool) -> list[Sys
     """The systems of a benchmark run: the full budget first, then each rule.
 
     Raises:
-        ConfigError: if a global budget is asked for without the baseline that measures it.
+        ConfigError: if a rule is wrong, or a global budget is asked for without the baseline that
+            measures it.
     """
+    for rule in rules:
+        try:
+            parse_rule(rule)
+        except ValueError as error:
+            raise ConfigError(f"--rule: {error}") from None
     full = System(f"full budget ({config.algorithm.samples})", "full", full_rule(config))
     systems = [full] if baseline else []
     systems += [System(rule, f"rule-{number}", rule) for number, rule in enumerate(rules, 1)]

@@ -1,4 +1,4 @@
-"""The report of a benchmark: an HTML page with its pictures inside, and the same pictures as PNGs."""
+"""The report of a benchmark: an HTML page with its pictures inside, and these as PNGs."""
 
 from __future__ import annotations
 

@@ -13,16 +13,17 @@ import typer
 
 from dynasor.commands.options import (
     BaseUrlOption,
+    BenchSeedOption,
     ConfigOption,
     EngineOption,
     JsonOption,
     MaxTokensOption,
     ModelOption,
     SamplesOption,
-    SeedOption,
     TemperatureOption,
     TuneOption,
     WaveOption,
+    bench_seed,
     overrides,
 )
 
@@ -87,7 +88,7 @@ def bench(
     temperature: TemperatureOption = None,
     max_tokens: MaxTokensOption = None,
     wave: WaveOption = None,
-    seed: SeedOption = 1,
+    seed: BenchSeedOption = None,
     tune_cpu: TuneOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -97,6 +98,7 @@ def bench(
     """
     from rich.console import Console
 
+    from dynasor.commands.engine import run
     from dynasor.config import load_config
     from dynasor.suites import load_suite
 
@@ -114,7 +116,7 @@ def bench(
         extractor=extractor,
         tune_cpu=tune_cpu,
     )
-    settings = load_config(config, given)
+    settings = bench_seed(load_config(config, given))
     questions = load_suite(
         suite,
         limit=limit,
@@ -125,7 +127,7 @@ def bench(
     rules = rule or [settings.allocator.rule]
     path = out or Path("runs") / Path(questions.name).name
     console = Console(stderr=as_json)
-    summaries = asyncio.run(_bench(settings, questions, rules, baseline, path, fresh, console))
+    summaries = run(_bench(settings, questions, rules, baseline, path, fresh, console))
     if as_json:
         typer.echo(json.dumps({"suite": questions.name, "systems": [asdict(s) for s in summaries]}))
     failed = sum(summary.failed for summary in summaries)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from time import monotonic
+from typing import Any, TypeVar
 
+import typer
 from rich.console import Console
 
 from dynasor.config import Config
 from dynasor.engines.base import Engine
 from dynasor.engines.build import build_engine
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work; Ctrl-C cuts what runs, closes the engine and ends in exit code 130."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        typer.echo("dynasor: stopped; the same command goes on where it was", err=True)
+        raise typer.Exit(130) from None
 
 
 @asynccontextmanager

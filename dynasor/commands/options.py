@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from dynasor.config import Config
 
 ConfigOption = Annotated[
     Path | None,
@@ -57,6 +60,25 @@ TuneOption = Annotated[
     typer.Option("--tune-cpu/--no-tune-cpu", help="Preload fast libraries, bind threads on CPU."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+BenchSeedOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        help="Same seed, same samples; all systems of a run then see the same ones.",
+        show_default="1; none for --engine openai, whose servers may not take one",
+    ),
+]
+BENCH_SEED = 1
+
+
+def bench_seed(settings: Config) -> Config:
+    """The configuration with a benchmark's seed, where none is set and the engine is ours."""
+    if settings.algorithm.seed is not None or settings.engine.kind == "openai":
+        return settings
+    algorithm = settings.algorithm.model_copy(update={"seed": BENCH_SEED})
+    return settings.model_copy(update={"algorithm": algorithm})
 
 
 def overrides(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +9,15 @@ import typer
 
 from dynasor.commands.options import (
     BaseUrlOption,
+    BenchSeedOption,
     ConfigOption,
     EngineOption,
     MaxTokensOption,
     ModelOption,
     SamplesOption,
-    SeedOption,
     TemperatureOption,
     TuneOption,
+    bench_seed,
     overrides,
 )
 
@@ -48,7 +48,7 @@ def record(
     samples: SamplesOption = None,
     temperature: TemperatureOption = None,
     max_tokens: MaxTokensOption = None,
-    seed: SeedOption = 1,
+    seed: BenchSeedOption = None,
     tune_cpu: TuneOption = True,
 ) -> None:
     """Sample every question of a suite with the full budget, and keep each sample.
@@ -57,6 +57,7 @@ def record(
     """
     from rich.console import Console
 
+    from dynasor.commands.engine import run
     from dynasor.config import load_config
     from dynasor.suites import load_suite
 
@@ -71,18 +72,18 @@ def record(
         extractor=extractor,
         tune_cpu=tune_cpu,
     )
-    settings = load_config(config, given)
+    settings = bench_seed(load_config(config, given))
     questions = load_suite(
         suite, limit=limit, split=split, question_field=question_field, answer_field=answer_field
     )
-    if asyncio.run(_record(settings, questions, out, fresh, Console())):
+    if run(_record(settings, questions, out, fresh, Console())):
         raise typer.Exit(1)
 
 
 async def _record(settings: Config, suite: Suite, path: Path, fresh: bool, console: Console) -> int:
     """Number of failed requests."""
     from certaindex.equivalence import AnswerEquivalence
-    from dynasor.bench.offline import folder_of, full_rule, run_system, System
+    from dynasor.bench.offline import System, folder_of, full_rule, run_system
     from dynasor.commands.display import QueryProgress
     from dynasor.commands.engine import started
 

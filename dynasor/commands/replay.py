@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,9 +53,11 @@ def replay(
     from rich.progress import Progress
 
     from certaindex.stopping import parse_rule
+    from certaindex.value import value_of_next_sample
     from dynasor.errors import ConfigError
     from dynasor.replay import collect_queries
     from dynasor.replay import replay as run_replay
+    from dynasor.replay_budget import replay_budget
     from dynasor.traces import read_traces
 
     if budget is not None and not 0 < budget <= 1:
@@ -79,9 +82,20 @@ def replay(
             wave=wave,
             max_samples=max_samples,
             seed=seed,
-            budget=budget,
             progress=lambda done, _: progress.update(task, completed=done),
         )
+        if budget is not None:
+            task = progress.add_task("global budget", total=orders)
+            shared = replay_budget(
+                queries,
+                value_of_next_sample,
+                budget=budget,
+                orders=orders,
+                max_samples=max_samples,
+                seed=seed,
+                progress=lambda done, _: progress.update(task, completed=done),
+            )
+            result = replace(result, rules=(*result.rules, shared))
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     else:

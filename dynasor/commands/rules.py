@@ -20,11 +20,14 @@ def rules(as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps([row._asdict() for row in rows], indent=2))
         return
-    table = Table("rule", "meaning", "paper", title="Stop rules", title_justify="left")
+    table = Table(title="Stop rules", title_justify="left")
+    table.add_column("rule", overflow="fold")
+    table.add_column("meaning")
+    table.add_column("paper")
     for row in rows:
         table.add_row(row.syntax, row.meaning, row.paper)
     console = Console()
     console.print(table)
     console.print(
-        "A rule's text is NAME[:VALUE][,PARAMETER=VALUE]...; add +hopeless to stop the hopeless too."
+        "A rule's text is NAME[:VALUE][,PARAMETER=VALUE]...; +hopeless also stops the hopeless."
     )

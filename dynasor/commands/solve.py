@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +60,7 @@ def solve(
     """
     from rich.console import Console
 
+    from dynasor.commands.engine import run
     from dynasor.config import load_config
     from dynasor.errors import ConfigError
 
@@ -84,7 +84,7 @@ def solve(
     )
     settings = load_config(config, given)
     console = Console(stderr=as_json)
-    outcome = asyncio.run(_solve(settings, question.strip(), console))
+    outcome = run(_solve(settings, question.strip(), console))
     if as_json:
         typer.echo(json.dumps(_json(outcome, settings), ensure_ascii=False))
     else:
@@ -133,7 +133,8 @@ class _Narrator:
         certainty = program.certainty()
         shown = f"{certainty.value:.2f}" if certainty.evidence > 1 else "-"
         self._console.print(
-            f"sample {request.index + 1:>3}  {event.tokens:>5} tokens   certaindex {shown:>4}   {votes}",
+            f"sample {request.index + 1:>3}  {event.tokens:>5} tokens   "
+            f"certaindex {shown:>4}   {votes}",
             markup=False,
             highlight=False,
         )

@@ -1,8 +1,8 @@
 """Make vLLM fast on a CPU: preload two libraries, bind threads, size the KV cache.
 
 A faster allocator (tcmalloc), Intel's OpenMP and bound threads were worth five times the tokens a
-second on a two-core machine. vLLM reads these settings from the environment of the processes that it
-starts, so setting them here, before the engine starts, is enough and this process need not restart.
+second on a two-core machine. vLLM reads these settings from the environment of the processes that
+it starts, so setting them here, before the engine starts, is enough: this process need not restart.
 """
 
 from __future__ import annotations

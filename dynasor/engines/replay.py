@@ -8,6 +8,7 @@ on timing, so runs are reproducible.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -106,10 +107,8 @@ class ReplayEngine:
         done = 0
         while done < tokens and not cut.is_set():
             left = (tokens - done) / self._speed
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(cut.wait(), timeout=min(TICK, left))
-            except TimeoutError:
-                pass
             done = min(tokens, int((loop.time() - start) * self._speed))
             yield done
 

@@ -38,7 +38,7 @@ class VLLMEngine:
     Args:
         model: folder in Hugging Face format, or a name on the hub.
         max_running: requests in the batch at once.
-        max_model_len: longest prompt plus output, tokens; None takes what the model and memory allow.
+        max_model_len: longest prompt plus output, tokens; by model and memory if None.
         kv_gib: KV cache on CPU, GiB; None takes a quarter of the free memory.
         tune_cpu: set the environment for speed where vLLM runs on the CPU.
     """
@@ -174,7 +174,7 @@ class VLLMEngine:
             return self._rendered[key]
         tokenizer = self._engine.get_tokenizer()
         if isinstance(prompt, str):
-            tokens = tokenizer.encode(prompt + prefix)
+            tokens: list[int] = tokenizer.encode(prompt + prefix)
         else:
             if not getattr(tokenizer, "chat_template", None):
                 raise ValueError("the model has no chat template; ask it with a text, not messages")
@@ -217,7 +217,7 @@ class _Output:
         self._finish_reason: str | None = None
 
     def take(self, output: Any) -> None:
-        """Add a vLLM `RequestOutput` that holds what is new (or everything, if it is the only one)."""
+        """Add a vLLM `RequestOutput`: what is new, or all of it where it is the only one."""
         self._prompt_tokens = len(output.prompt_token_ids or ())
         self._cached_tokens = max(self._cached_tokens, output.num_cached_tokens or 0)
         new = output.outputs[0]
@@ -255,7 +255,7 @@ def _confidence(entries: dict[int, Any], top: int) -> float:
 
     vLLM adds the chosen token where it is not among them.
     """
-    values = [entry.logprob for entry in entries.values() if entry.rank <= top]
+    values: list[float] = [entry.logprob for entry in entries.values() if entry.rank <= top]
     return -sum(values) / len(values)
 
 

@@ -104,7 +104,8 @@ def test_a_budget_below_one_is_refused():
 
 outcomes = st.lists(
     st.tuples(
-        st.sampled_from(["1", "2", "3", None]), st.sampled_from(["stop", "length", "aborted", "error"])
+        st.sampled_from(["1", "2", "3", None]),
+        st.sampled_from(["stop", "length", "aborted", "error"]),
     ),
     min_size=1,
     max_size=12,

@@ -1,5 +1,7 @@
 """A run on disk: what survives a kill, what is refused."""
 
+import os
+
 import pytest
 
 from algorithms.program import Generation, Request, Sampling
@@ -10,7 +12,11 @@ from dynasor.traces import read_traces
 
 def folder(path, settings=None, **more):
     return RunFolder(
-        path, settings or {"model": "m"}, golds={"q": "1"}, extract=lambda text: text or None, **more
+        path,
+        settings or {"model": "m"},
+        golds={"q": "1"},
+        extract=lambda text: text or None,
+        **more,
     )
 
 
@@ -73,8 +79,9 @@ def test_a_damaged_outcome_is_named(tmp_path):
 def test_a_full_disk_is_one_clear_error(tmp_path):
     run = folder(tmp_path)
     real = run._writer._file
-    run._writer._file = open("/dev/full", "wb", buffering=0)
-    with pytest.raises(RunError, match="cannot write to .*No space left"):
+    full = os.open("/dev/full", os.O_WRONLY)
+    run._writer._file = os.fdopen(full, "wb", buffering=0)
+    with pytest.raises(RunError, match=r"cannot write to .*No space left"):
         run.write(None, request(0), generation(0))
     run._writer._file.close()
     run._writer._file = real

@@ -203,9 +203,7 @@ async def test_a_global_budget_leaves_alone_what_is_worth_nothing_more():
 async def test_a_global_budget_gives_every_query_one_sample_first():
     engine = await engine_of([s for q in "abcde" for s in trace(q, ["1", "2", "3"])])
     allocator = GlobalBudget(1, value_of_disagreement, slots=2)
-    done = await outcomes(
-        Runtime(engine, allocator), [program(q, 3) for q in "abcde"], admission=5
-    )
+    done = await outcomes(Runtime(engine, allocator), [program(q, 3) for q in "abcde"], admission=5)
     assert [o.samples for o in done.values()] == [1] * 5
     assert {o.reason for o in done.values()} == {"budget"}
 

@@ -1,0 +1,217 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+SPLITS = [
+    "aaaaaaaaaaaa",
+    "ababcababcab",
+    "abcdefghijkl",
+    "aabaaabaaaab",
+    "bbbbbbbbbbbb",
+    "aabbaabbaabb",
+]
+
+
+def dynasor(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "dynasor.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | environment,
+    )
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A suite of six questions and a trace of twelve samples of each."""
+    suite, traces = tmp_path / "suite.jsonl", tmp_path / "traces.jsonl"
+    with suite.open("w") as questions, traces.open("w") as samples:
+        for number, answers in enumerate(SPLITS):
+            row = {"id": f"q{number}", "question": f"what is {number}?", "answer": "a"}
+            questions.write(json.dumps(row) + "\n")
+            for index, answer in enumerate(answers):
+                sample = {
+                    "query": f"q{number}",
+                    "sample": index,
+                    "gold": "a",
+                    "answer": answer,
+                    "text": f"thinking, thinking: \\boxed{{{answer}}}",
+                    "tokens": 20 + index,
+                    "finish_reason": "stop",
+                }
+                samples.write(json.dumps(sample) + "\n")
+    return suite, traces
+
+
+def bench(recorded, out, *more, **environment):
+    suite, traces = recorded
+    return dynasor(
+        "bench", suite, "--engine", "replay", "--traces", traces, "-n", 12, "--extractor", "boxed",
+        "--rule", "adaptive-consistency:0.9", "--out", out, "--json", *more, **environment,
+    )  # fmt: skip
+
+
+def table(result):
+    systems = json.loads(result.stdout)["systems"]
+    return [{key: value for key, value in s.items() if key != "seconds"} for s in systems]
+
+
+def test_help_lists_the_commands():
+    result = dynasor("--help")
+    assert result.returncode == 0
+    for command in ("solve", "bench", "record", "replay", "rules"):
+        assert command in result.stdout
+
+
+def test_rules_as_json_can_all_be_parsed():
+    rows = json.loads(dynasor("rules", "--json").stdout)
+    names = {row["name"] for row in rows}
+    assert {"default", "fixed", "certaindex", "esc", "sprt", "bayes-factor"} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["solve", " "], "QUESTION is empty"),
+        (["solve", "x", "--samples", "0"], "algorithm.samples = 0"),
+        (["solve", "x", "--rule", "luck"], "allocator.rule = 'luck'"),
+        (["solve", "x", "--engine", "openai"], "engine.base_urls is empty"),
+        (["solve", "x", "--model", "./nowhere"], "no model at './nowhere'"),
+        (["bench", "nowhere"], "no suite 'nowhere'"),
+        (["bench", "embedded", "--limit", "0"], "--limit = 0"),
+        (["bench", "embedded", "--budget", "2"], "allocator.budget = 2"),
+        (["bench", "embedded", "--budget", "0.5", "--no-baseline"], "--no-baseline"),
+        (["bench", "embedded", "--rule", "luck"], "rule 'luck'"),
+        (["replay", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["replay", "nowhere.jsonl", "--budget", "0"], "--budget = 0"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(arguments, message):
+    result = dynasor(*arguments)
+    assert result.returncode == 2
+    (line,) = [text for text in result.stderr.splitlines() if text.startswith("dynasor: ")]
+    assert message in line
+    assert "Traceback" not in result.stderr
+
+
+def test_bench_prints_a_table_and_writes_a_report(recorded, tmp_path):
+    out = tmp_path / "run"
+    result = bench(recorded, out)
+    assert result.returncode == 0, result.stderr
+    full, rule = table(result)
+    assert full["samples"] == 12
+    assert rule["tokens_ratio"] < 0.8
+    assert rule["accuracy"] is not None
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png") == 4
+    for name in ("frontier.png", "samples.png", "calibration.png", "stops.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_replay_prints_what_the_documentation_says(recorded):
+    result = dynasor(
+        "replay", recorded[1], "--rule", "default", "--rule", "fixed:4", "--orders", "20", "--json"
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["queries"] == 6
+    for row in report["rules"]:
+        assert {"rule", "accuracy", "tokens", "tokens_ratio", "samples", "agreement"} <= row.keys()
+    assert report["rules"][1]["samples"] == 4
+
+
+def test_record_makes_a_trace_that_replay_reads(recorded, tmp_path):
+    suite, traces = recorded
+    out = tmp_path / "recorded"
+    result = dynasor(
+        "record",
+        suite,
+        "--engine",
+        "replay",
+        "-n",
+        3,
+        "--out",
+        out,
+        DYNASOR_ENGINE__TRACES=str(traces),
+    )
+    assert result.returncode == 0, result.stderr
+    replayed = dynasor("replay", out / "samples.jsonl", "--rule", "fixed:2", "--json")
+    assert json.loads(replayed.stdout)["max_samples"] == 3
+
+
+def lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def interrupt(recorded, out, how, after):
+    """Start the benchmark slowly, and send a signal once so many samples are on disk."""
+    suite, traces = recorded
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dynasor.cli", "bench", str(suite), "--engine", "replay",
+         "--traces", str(traces), "-n", "12", "--extractor", "boxed",
+         "--rule", "adaptive-consistency:0.9", "--out", str(out), "--json"],
+        env=os.environ | {"DYNASOR_ENGINE__TOKENS_PER_SECOND": "60"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    files = [out / "full" / "samples.jsonl", out / "rule-1" / "samples.jsonl"]
+    while sum(map(lines, files)) < after and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("after", [5, 40, 76])
+def test_a_killed_run_goes_on_and_ends_in_the_same_table(recorded, tmp_path, after):
+    unbroken = bench(recorded, tmp_path / "unbroken")
+    out = tmp_path / "killed"
+    code, _ = interrupt(recorded, out, signal.SIGKILL, after)
+    assert code == -signal.SIGKILL
+    files = [out / name / "samples.jsonl" for name in ("full", "rule-1")]
+    kept = {path: path.read_bytes() for path in files if path.exists()}
+    resumed = bench(recorded, out)
+    assert resumed.returncode == 0, resumed.stderr
+    assert table(resumed) == table(unbroken)
+    for path, before in kept.items():
+        whole = before[: before.rfind(b"\n") + 1]
+        assert path.read_bytes().startswith(whole), "no finished sample is lost"
+    for path in files:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        finished = Counter((r["query"], r["sample"]) for r in rows if r["finish_reason"] == "stop")
+        assert set(finished.values()) == {1}, "no finished sample is repeated"
+
+
+def test_ctrl_c_stops_cleanly_and_keeps_what_is_done(recorded, tmp_path):
+    out = tmp_path / "stopped"
+    code, errors = interrupt(recorded, out, signal.SIGINT, 10)
+    assert code == 130
+    assert "Traceback" not in errors
+    assert "dynasor: stopped" in errors
+    resumed = bench(recorded, out)
+    assert resumed.returncode == 0
+    assert "going on with" in resumed.stderr
+
+
+def test_another_run_in_the_folder_is_refused(recorded, tmp_path):
+    out = tmp_path / "run"
+    assert bench(recorded, out).returncode == 0
+    other = bench(recorded, out, "--seed", 2)
+    assert other.returncode == 2
+    assert "holds a run with other settings" in other.stderr
+    assert bench(recorded, out, "--seed", 2, "--fresh").returncode == 0
+
+
+def test_failed_requests_make_the_exit_code_1(recorded, tmp_path):
+    result = bench(recorded, tmp_path / "run", "-n", 14)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["systems"][0]["failed"] == 12
