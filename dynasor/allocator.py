@@ -105,13 +105,13 @@ class PerQuery:
 
     def review(self, query: LiveQuery) -> StopReason | None:
         """Ask the rule."""
+        if not query.in_flight and query.program.remaining() == 0:
+            return "complete"
         votes = query.program.votes()
         if votes.n:
             stop = self._rule.decide(votes).stop
             if stop is not None:
                 return stop
-        if not query.in_flight and query.program.remaining() == 0:
-            return "complete"
         self._news.append(query)
         return None
 

@@ -14,14 +14,12 @@ import numpy as np
 from certaindex.votes import Votes
 from dynasor.replay import (
     RecordedQuery,
-    RuleResult,
-    Run,
     draw_orders,
     full_answer,
     full_budget,
     is_right,
-    summarise,
 )
+from dynasor.replay_results import RuleResult, Run, summarise
 
 
 def replay_budget(

@@ -7,7 +7,7 @@ Beta(first + 1, second + 1).
 from __future__ import annotations
 
 from functools import lru_cache
-from math import comb, exp, lgamma, log
+from math import exp, lgamma, log
 
 
 @lru_cache(maxsize=65536)
@@ -17,7 +17,11 @@ def probability_of_lead(first: int, second: int) -> float:
     Equal to P(Binomial(first + second + 1, 1/2) <= first).
     """
     tosses = first + second + 1
-    return float(sum(comb(tosses, k) for k in range(first + 1)) / 2**tosses)
+    ways, total = 1, 1  # binomial coefficients by recurrence, exact
+    for k in range(first):
+        ways = ways * (tosses - k) // (k + 1)
+        total += ways
+    return float(total / 2**tosses)
 
 
 def log_beta(a: float, b: float) -> float:
@@ -33,11 +37,14 @@ def probability_of_overtaking(first: int, second: int, remaining: int) -> float:
     the further votes of the second answer.
     """
     least = (first - second + remaining) // 2 + 1
-    prior = log_beta(second + 1, first + 1)
-    return sum(
-        comb(remaining, k) * exp(log_beta(second + 1 + k, first + 1 + remaining - k) - prior)
-        for k in range(max(0, least), remaining + 1)
-    )
+    # P(X = 0), and from there by the ratio of neighbours: no gamma function a term.
+    here = exp(log_beta(second + 1, first + 1 + remaining) - log_beta(second + 1, first + 1))
+    total = 0.0
+    for k in range(remaining + 1):
+        if k >= least:
+            total += here
+        here *= (remaining - k) / (k + 1) * (second + 1 + k) / max(first + remaining - k, 1)
+    return total
 
 
 @lru_cache(maxsize=65536)

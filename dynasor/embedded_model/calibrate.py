@@ -13,7 +13,7 @@ from dynasor.embedded_model.evaluate import LONGEST_SOLUTION, Sampler, level_fig
 from dynasor.embedded_model.families import FAMILIES
 from dynasor.embedded_model.problems import MOST_STEPS, Problem, draw, solution_text
 
-SIZES = (12, 30, 90, 190, 400, 900)
+SIZES = (30, 90, 150, 250, 400)
 
 
 def grid_problems(family: str, steps: int, size: int, count: int) -> list[Problem]:
@@ -36,7 +36,7 @@ def main() -> None:
     print("family     steps  size  single  majority  tokens")
     for family in FAMILIES:
         most = MOST_STEPS[family]
-        for steps in sorted({1, 2, 3, most // 2, most * 3 // 4, most}):
+        for steps in sorted({1, 2, most // 3, most // 2, most * 3 // 4, most}):
             for size in SIZES:
                 asked = grid_problems(family, steps, size, arguments.problems)
                 prompts = [sampler.prompt(problem.question) for problem in asked]

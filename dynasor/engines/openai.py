@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import openai
@@ -30,6 +31,8 @@ LARGEST_OUTPUT = 8 << 20
 """Characters that are kept of one request: a server that never ends must not fill the memory."""
 CONNECT_TIMEOUT = 10.0
 REMEMBERED_PROGRAMS = 10_000
+DOWN_SECONDS = 30.0
+"""A server that refused a connection is asked last for so long."""
 _ERROR_LENGTH = 300
 
 
@@ -38,6 +41,7 @@ class _Server:
     url: str
     client: AsyncOpenAI
     in_flight: int = 0
+    down_until: float = 0.0
     # Whether it takes vLLM's extra stream option; a server that refuses it is not asked again.
     counts_each_chunk: bool = True
 
@@ -95,8 +99,7 @@ class OpenAIEngine:
         self._timeout = timeout
         self._max_running = max_running
         self._slots = asyncio.Semaphore(max_running)
-        self._home: dict[str, _Server] = {}  # program -> its server, while it has requests
-        self._of_program: dict[str, int] = {}  # program -> requests in flight
+        self._home: dict[str, _Server] = {}  # program -> its server
         self._cut: dict[str, asyncio.Event] = {}
 
     async def start(self) -> None:
@@ -128,40 +131,45 @@ class OpenAIEngine:
         error = None
         try:
             async with self._slots:
-                server = self._server_of(request.program)
-                try:
-                    reported = 0
-                    async for _ in self._chunks(server, request, output, cut):
-                        due = request.report_every
-                        if due and output.tokens >= reported + due:
-                            reported = output.tokens
-                            yield Progress(request.id, output.text, output.tokens)
-                except (openai.APIError, TimeoutError, ValueError) as problem:
-                    error = _one_line(problem) or f"silent for {self._timeout:g} s"
-                    if isinstance(problem, openai.APIConnectionError):
-                        self._home.pop(request.program, None)  # the next one may go elsewhere
-                finally:
-                    self._leave(server, request.program)
+                for _ in self._servers:
+                    error = None
+                    server = self._server_of(request.program)
+                    try:
+                        reported = 0
+                        async for _ in self._chunks(server, request, output, cut):
+                            due = request.report_every
+                            if due and output.tokens >= reported + due:
+                                reported = output.tokens
+                                yield Progress(request.id, output.text, output.tokens)
+                    except (openai.APIError, TimeoutError, ValueError) as problem:
+                        error = _one_line(problem) or f"silent for {self._timeout:g} s"
+                        if isinstance(problem, openai.APIConnectionError) and not output.chunks:
+                            # Nobody is there. Nothing was generated yet: another server can do it.
+                            server.down_until = monotonic() + DOWN_SECONDS
+                            self._home.pop(request.program, None)
+                            continue
+                    finally:
+                        self._leave(server)
+                    break
         finally:
             del self._cut[request.id]
         yield _generation(request, output, cut.is_set(), error)
 
     def _server_of(self, program: str) -> _Server:
         if program not in self._home:
-            self._home[program] = min(self._servers, key=lambda server: server.in_flight)
+            now = monotonic()
+            self._home[program] = min(
+                self._servers, key=lambda server: (server.down_until > now, server.in_flight)
+            )
         server = self._home[program]
         server.in_flight += 1
-        self._of_program[program] = self._of_program.get(program, 0) + 1
         return server
 
-    def _leave(self, server: _Server, program: str) -> None:
+    def _leave(self, server: _Server) -> None:
         server.in_flight -= 1
-        self._of_program[program] -= 1
-        if not self._of_program[program]:
-            del self._of_program[program]
-            # A program between two samples keeps its server; the table must not grow for ever.
-            while len(self._home) > REMEMBERED_PROGRAMS:
-                del self._home[next(iter(self._home))]
+        # A program between two samples keeps its server; the table must not grow for ever.
+        while len(self._home) > REMEMBERED_PROGRAMS:
+            del self._home[next(iter(self._home))]
 
     async def _chunks(
         self, server: _Server, request: Request, output: _Output, cut: asyncio.Event

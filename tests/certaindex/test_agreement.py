@@ -19,6 +19,7 @@ def by_definition(counts: list[int]) -> float | None:
     return (log(n) - entropy) / log(n)
 
 
+@settings(deadline=None)
 @given(counts)
 def test_is_the_papers_formula(counts: list[int]) -> None:
     expected = by_definition(counts)
@@ -30,6 +31,7 @@ def test_is_the_papers_formula(counts: list[int]) -> None:
         assert 0 <= value <= 1
 
 
+@settings(deadline=None)
 @given(counts, st.randoms())
 def test_order_of_groups_does_not_matter(counts: list[int], random: object) -> None:
     shuffled = counts[:]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certaindex.confidence import confidence_statistics, group_means, token_confidence
@@ -14,6 +14,7 @@ def test_confidence_is_the_negative_mean() -> None:
         token_confidence([1.0, 2.0])
 
 
+@settings(deadline=None)
 @given(confidences, st.integers(1, 70))
 def test_group_means_slide_over_all_tokens(values: list[float], group: int) -> None:
     size = min(group, len(values))
@@ -21,6 +22,7 @@ def test_group_means_slide_over_all_tokens(values: list[float], group: int) -> N
     assert group_means(values, group) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(confidences, st.integers(1, 70), st.integers(1, 70))
 def test_statistics_are_ordered(values: list[float], group: int, tail: int) -> None:
     found = confidence_statistics(values, group=group, tail=tail)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -64,6 +64,7 @@ ballots = st.lists(st.one_of(st.none(), st.integers(0, 5)), min_size=1, max_size
 
 
 @pytest.mark.parametrize("text", RULES)
+@settings(deadline=None)
 @given(answers=ballots)
 def test_every_rule_copes_with_every_ballot(text: str, answers: list[int | None]) -> None:
     rule = parse_rule(text)

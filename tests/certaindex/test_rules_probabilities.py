@@ -4,7 +4,7 @@ from math import exp
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
@@ -18,12 +18,14 @@ from certaindex.rules.beta import (
 votes = st.integers(0, 64)
 
 
+@settings(deadline=None)
 @given(votes, votes)
 def test_lead_is_the_beta_tail(first: int, second: int) -> None:
     expected = stats.beta.sf(0.5, first + 1, second + 1)
     assert probability_of_lead(first, second) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(votes, votes, votes)
 def test_overtaking_is_the_beta_binomial_tail(first: int, second: int, remaining: int) -> None:
     further = stats.betabinom(remaining, second + 1, first + 1)
@@ -33,6 +35,7 @@ def test_overtaking_is_the_beta_binomial_tail(first: int, second: int, remaining
     assert probability_of_overtaking(first, second, remaining) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_evidence_is_the_integral(first: int, second: int) -> None:
     def ratio(x: float) -> float:
@@ -42,6 +45,7 @@ def test_evidence_is_the_integral(first: int, second: int) -> None:
     assert exp(log_evidence_of_lead(first, second)) == pytest.approx(expected, rel=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_evidence_is_a_martingale_of_equal_answers(first: int, second: int) -> None:
     up = exp(log_evidence_of_lead(first + 1, second))

@@ -1,0 +1,160 @@
+"""The vLLM engine on the real vLLM and the embedded model."""
+
+import asyncio
+
+import pytest
+
+from algorithms.program import Generation, Progress, Request, Sampling
+from algorithms.self_consistency import SelfConsistency
+from certaindex.answers import extract
+from certaindex.equivalence import AnswerEquivalence, AnswerGroups
+from certaindex.stopping import parse_rule
+from dynasor.allocator import PerQuery
+from dynasor.engines.vllm import VLLMEngine
+from dynasor.errors import EngineError
+from dynasor.runtime import Runtime
+
+
+def request(name, question, **more):
+    sampling = Sampling(**{"max_tokens": 400, **more.pop("sampling", {})})
+    return Request(name, "q", ({"role": "user", "content": question},), sampling, **more)
+
+
+async def run(engine, asked):
+    events = [event async for event in engine.submit(asked)]
+    assert all(isinstance(event, Progress) for event in events[:-1])
+    assert isinstance(events[-1], Generation)
+    return events[-1]
+
+
+async def test_a_sample_ends_in_a_box_and_its_tokens_are_counted(vllm_engine, easy_rows):
+    done = await run(vllm_engine, request("one", easy_rows[0]["question"]))
+    assert done.finish_reason == "stop"
+    assert extract(done.text, "boxed") is not None
+    assert 5 < done.tokens < 100
+    assert done.prompt_tokens > 10
+
+
+async def test_siblings_share_the_prompt(vllm_engine, long_question):
+    await run(vllm_engine, request("first", long_question, sampling={"max_tokens": 1}))
+    again = await run(vllm_engine, request("second", long_question, sampling={"max_tokens": 1}))
+    assert again.prompt_tokens > 64
+    assert again.cached_tokens >= 64, "whole blocks of 32 tokens"
+
+
+async def test_a_seed_gives_the_same_text_alone_and_in_a_crowd(vllm_engine, long_question):
+    alone = await run(vllm_engine, request("alone", long_question, sampling={"seed": 7}))
+    crowd = await asyncio.gather(
+        *(
+            run(vllm_engine, request(f"c{seed}", long_question, sampling={"seed": seed}))
+            for seed in range(16)
+        )
+    )
+    assert crowd[7].text == alone.text
+    assert len({sample.text for sample in crowd}) > 4, "other seeds, other texts"
+
+
+async def test_a_seed_does_not_change_the_distribution(vllm_engine):
+    """First tokens of 400 seeded and 400 free samples: a two-sample chi-square test."""
+    from scipy.stats import chi2_contingency
+
+    async def first_tokens(label, seeded):
+        texts = await asyncio.gather(
+            *(
+                run(
+                    vllm_engine,
+                    request(
+                        f"{label}{i}",
+                        "Tom has",
+                        sampling={"max_tokens": 1, "seed": i if seeded else None},
+                    ),
+                )
+                for i in range(400)
+            )
+        )
+        return [sample.text for sample in texts]
+
+    seeded, free = await first_tokens("s", True), await first_tokens("f", False)
+    kinds = sorted(set(seeded) | set(free))
+    common = [k for k in kinds if seeded.count(k) + free.count(k) >= 20]
+    table = [[texts.count(k) for k in common] for texts in (seeded, free)]
+    for row, texts in zip(table, (seeded, free), strict=True):
+        row.append(len(texts) - sum(row) + 1)
+    assert len(common) >= 2
+    assert chi2_contingency(table).pvalue > 1e-4
+
+
+async def test_abort_returns_the_partial_text_and_frees_the_kv(vllm_engine):
+    names = [f"long{i}" for i in range(16)]
+
+    async def watch(name):
+        last = None
+        async for event in vllm_engine.submit(
+            request(
+                name,
+                "zq",
+                sampling={"temperature": 2.0, "max_tokens": 990},
+                report_every=2,
+            )
+        ):
+            if isinstance(event, Progress):
+                await vllm_engine.abort([name])
+            last = event
+        return last
+
+    ends = await asyncio.gather(*(watch(name) for name in names))
+    cut = [end for end in ends if end.finish_reason == "aborted"]
+    assert cut
+    assert all(0 < end.tokens < 990 for end in cut)
+    # vLLM refuses to reset its cache while any request holds a block.
+    assert await vllm_engine._engine.reset_prefix_cache()
+
+
+async def test_confidence_of_each_token_where_asked_for(vllm_engine, easy_rows):
+    asked = request("sure", easy_rows[0]["question"], sampling={"top_logprobs": 5})
+    done = await run(vllm_engine, asked)
+    assert len(done.confidence) == done.tokens
+    assert all(value > 0 for value in done.confidence)
+
+
+async def test_a_prefix_is_gone_on_with(vllm_engine, easy_rows):
+    question = easy_rows[0]["question"]
+    done = await run(vllm_engine, request("p", question, prefix="The answer is \\boxed{"))
+    assert done.text.rstrip(".").endswith("}")
+    assert "boxed" not in done.text
+
+
+async def test_a_request_that_does_not_fit_fails_alone(vllm_engine, easy_rows):
+    bad, good = await asyncio.gather(
+        run(vllm_engine, request("bad", "x " * 3000)),
+        run(vllm_engine, request("good", easy_rows[1]["question"])),
+    )
+    assert bad.finish_reason == "error"
+    assert "1024" in bad.error
+    assert good.finish_reason == "stop"
+
+
+async def test_a_query_end_to_end(vllm_engine, easy_rows):
+    with AnswerEquivalence() as equivalence:
+        runtime = Runtime(vllm_engine, PerQuery(parse_rule("certaindex:1.0,min=3"), wave=4))
+        right = 0
+        for row in easy_rows[:5]:
+            program = SelfConsistency(
+                row["id"],
+                ({"role": "user", "content": row["question"]},),
+                samples=16,
+                sampling=Sampling(max_tokens=400),
+                extract=lambda text: extract(text, "boxed"),
+                groups=AnswerGroups(equivalence),
+            )
+            outcome = await runtime.solve(program)
+            right += outcome.answer.value == row["answer"]
+            assert outcome.samples >= 3
+            assert outcome.bill.output > 0
+    assert right >= 4
+    assert await vllm_engine._engine.reset_prefix_cache(), "cut samples left the engine"
+
+
+async def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(EngineError, match=r"no model at .*config.json"):
+        await VLLMEngine(str(tmp_path)).start()
