@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from algorithms.program import Message
 from certaindex.answers import extract
 from dynasor.embedded_model import test_suite
-from dynasor.errors import DataError, MissingExtra
+from dynasor.errors import DataError
+from dynasor.suite_files import SUFFIXES, file_rows
+from dynasor.suite_hub import KNOWN, HubSuite, hub_rows, hub_suite
 
-LARGEST_FILE = 4 << 30
-"""Bytes; more is a training set, not a benchmark."""
-LONGEST_LINE = 16 << 20
 LONGEST_QUESTION = 200_000
+LONGEST_ID = 200
 MOST_QUERIES = 1_000_000
 
 GENERAL_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+# By their usual names, in any case.
 _QUESTION_FIELDS = ("question", "problem", "prompt", "input", "query_text")
 _ANSWER_FIELDS = ("answer", "gold", "target", "final_answer", "solution")
 _ID_FIELDS = ("id", "unique_id", "query")
+_META_FIELDS = ("level", "family", "subject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +66,6 @@ class Suite:
         return ({"role": "user", "content": text},)
 
 
-class HubSuite(NamedTuple):
-    """Where a known suite is on the hub, and which fields it has."""
-
-    repository: str
-    config: str | None
-    split: str
-    question_field: str
-    answer_field: str
-
-
-KNOWN: dict[str, HubSuite] = {
-    "gsm8k": HubSuite("openai/gsm8k", "main", "test", "question", "answer"),
-    "math500": HubSuite("HuggingFaceH4/MATH-500", None, "test", "problem", "answer"),
-    "aime2024": HubSuite("HuggingFaceH4/aime_2024", None, "train", "problem", "answer"),
-    "amc2023": HubSuite("math-ai/amc23", None, "test", "question", "answer"),
-}
-
-
 def load_suite(
     spec: str,
     *,
@@ -96,8 +77,9 @@ def load_suite(
     """Load a suite.
 
     Args:
-        spec: `embedded`, a `.jsonl`, `.jsonl.gz` or `.json` file, a known name, or `owner/name`.
-        limit: only the first so many questions.
+        spec: `embedded`, a `.jsonl`, `.jsonl.gz` or `.json` file, a known name, `owner/name` or
+            `owner/name:config` of a hub data set, or a folder with a data set.
+        limit: only the first so many questions; what comes after them is not looked at.
         split: of a hub data set.
         question_field, answer_field: names of the fields; found by their usual names if not given.
 
@@ -107,35 +89,48 @@ def load_suite(
     """
     if limit is not None and limit < 1:
         raise DataError(f"--limit = {limit}: must be 1 or more")
-    if spec == "embedded":
-        name, rows = "embedded", _file_rows(test_suite())
-        extractor, instruction = "boxed", ""
-    elif Path(spec).is_file():
-        path = Path(spec)
-        name, rows = path.name.split(".")[0], _file_rows(path)
-        extractor, instruction = "math", GENERAL_INSTRUCTION
-    elif spec in KNOWN or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
-        known = KNOWN.get(spec) or HubSuite(spec, None, "test", "", "")
-        name, rows = spec.replace("/", "-"), _hub_rows(known, split)
-        question_field = question_field or known.question_field or None
-        answer_field = answer_field or known.answer_field or None
-        extractor, instruction = "math", GENERAL_INSTRUCTION
+    name, source = _source(spec)
+    if isinstance(source, HubSuite):
+        question_field = question_field or source.question_field
+        answer_field = answer_field or source.answer_field
+        rows = hub_rows(source, split)
     else:
-        raise DataError(
-            f"no suite {spec!r}: give embedded, a .jsonl file that exists, one of "
-            f"{', '.join(KNOWN)}, or owner/name of a Hugging Face data set"
-        )
-    reader = _Reader(question_field, answer_field)
+        rows = file_rows(source)
+    reader = _Reader(name, question_field, answer_field)
     queries = tuple(islice((reader.query(row, where) for row, where in rows), limit))
     if not queries:
         raise DataError(f"{spec}: holds no questions")
+    # The embedded model has learnt to box its answer; others are told to, and may not obey.
+    extractor, instruction = ("boxed", "") if spec == "embedded" else ("math", GENERAL_INSTRUCTION)
     return Suite(name, queries, extractor, instruction)
+
+
+def _source(spec: str) -> tuple[str, Path | HubSuite]:
+    """The name of a suite, and the file or the data set that holds it."""
+    if spec == "embedded":
+        return spec, test_suite()
+    path = Path(spec)
+    if spec.endswith(SUFFIXES):
+        if not path.is_file():
+            raise DataError(f"{spec}: there is no such file")
+        suffix = next(suffix for suffix in SUFFIXES if spec.endswith(suffix))
+        return path.name.removesuffix(suffix), path
+    if path.is_dir():
+        return path.resolve().name, HubSuite(spec)
+    known = hub_suite(spec)
+    if known is None or path.is_file():
+        raise DataError(
+            f"no suite {spec!r}: give embedded, a file that ends in {', '.join(SUFFIXES)}, one of "
+            f"{', '.join(KNOWN)}, or owner/name of a Hugging Face data set"
+        )
+    return spec.replace("/", "-").replace(":", "-"), known
 
 
 class _Reader:
     """Turns rows into queries; remembers the ids it has seen."""
 
-    def __init__(self, question_field: str | None, answer_field: str | None) -> None:
+    def __init__(self, suite: str, question_field: str | None, answer_field: str | None) -> None:
+        self._suite = suite
         self._question_field = question_field
         self._answer_field = answer_field
         self._seen: dict[str, str] = {}
@@ -144,98 +139,85 @@ class _Reader:
         """One query; `where` names its place for errors."""
         if not isinstance(row, dict):
             raise DataError(f"{where}: must be a JSON object, not {type(row).__name__}")
-        question = self._field(row, where, self._question_field, _QUESTION_FIELDS, "question")
-        if not isinstance(question, str) or not question.strip():
-            raise DataError(f"{where}: the question must be a text that is not empty")
-        if len(question) > LONGEST_QUESTION:
-            raise DataError(f"{where}: the question is longer than {LONGEST_QUESTION} characters")
-        name = next((str(row[f]) for f in _ID_FIELDS if row.get(f) is not None), where)
-        if name in self._seen:
-            raise DataError(f"{where}: the id {name!r} was already used at {self._seen[name]}")
         if len(self._seen) >= MOST_QUERIES:
             raise DataError(f"{where}: more than {MOST_QUERIES} questions; use --limit")
-        self._seen[name] = where
-        has_answer = self._answer_field or any(f in row for f in _ANSWER_FIELDS)
-        answer = (
-            self._field(row, where, self._answer_field, _ANSWER_FIELDS, "answer")
-            if has_answer
-            else None
-        )
-        meta = {key: row[key] for key in ("level", "family", "subject") if key in row}
-        return Query(name, question.strip(), _gold(answer), meta)
+        usual = {key.lower(): key for key in reversed(row)}
+        question = self._question(row, usual, where)
+        gold = self._gold(row, usual, where)
+        name = self._id(row, usual, where)
+        return Query(name, question, gold, {key: row[key] for key in _META_FIELDS if key in row})
 
-    def _field(
-        self, row: dict[str, Any], where: str, name: str | None, usual: Iterable[str], what: str
-    ) -> Any:
-        for candidate in (name,) if name else usual:
-            if candidate in row:
-                return row[candidate]
-        wanted = f"no field {name!r}" if name else f"no {what} (looked for {', '.join(usual)})"
-        raise DataError(
-            f"{where}: {wanted}; it has {', '.join(map(str, list(row)[:12]))}; "
-            f"name it with --{what}-field"
-        )
+    def _question(self, row: dict[str, Any], usual: dict[str, str], where: str) -> str:
+        given = self._question_field
+        fields = [given] if given else [usual[f] for f in _QUESTION_FIELDS if f in usual]
+        if not fields or fields[0] not in row:
+            wanted = _absent("question", given, _QUESTION_FIELDS, row)
+            raise DataError(f"{where}: {wanted}")
+        question = row[fields[0]]
+        if not isinstance(question, str) or not question.strip():
+            raise DataError(f"{where}: field {fields[0]!r} must be a text that is not empty")
+        if len(question) > LONGEST_QUESTION:
+            raise DataError(
+                f"{where}: field {fields[0]!r} is longer than {LONGEST_QUESTION} characters"
+            )
+        return _encodable(question.strip(), fields[0], where)
 
-
-def _gold(answer: Any) -> str | None:
-    """The final answer within a reference answer or solution."""
-    if answer is None:
+    def _gold(self, row: dict[str, Any], usual: dict[str, str], where: str) -> str | None:
+        """The answer; None where the row has none, unless its field was named."""
+        given = self._answer_field
+        if given and given not in row:
+            raise DataError(f"{where}: {_absent('answer', given, _ANSWER_FIELDS, row)}")
+        for name in [given] if given else [usual[f] for f in _ANSWER_FIELDS if f in usual]:
+            if (answer := row[name]) is None:
+                continue
+            if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+                raise DataError(
+                    f"{where}: field {name!r} must be a text or a number, not "
+                    f"{type(answer).__name__}; name another with --answer-field"
+                )
+            gold = _final_answer(answer, worked=name.lower() == "solution")
+            if gold is not None:
+                return _encodable(gold, name, where)
         return None
-    text = str(answer)
-    for name in ("gsm8k", "boxed"):
-        found = extract(text, name)
-        if found is not None:
-            return found.replace(",", "") if name == "gsm8k" else found
-    return text.strip()
+
+    def _id(self, row: dict[str, Any], usual: dict[str, str], where: str) -> str:
+        fields = [usual[f] for f in _ID_FIELDS if f in usual and row[usual[f]] is not None]
+        # Where a file has no ids, the place in it: the same file gives the same ids anywhere.
+        name = str(row[fields[0]]) if fields else f"{self._suite}-{len(self._seen)}"
+        if not 0 < len(name) <= LONGEST_ID or not name.isprintable():
+            raise DataError(
+                f"{where}: field {fields[0]!r} must have 1 to {LONGEST_ID} printable characters"
+            )
+        if name in self._seen:
+            raise DataError(
+                f"{where}: the id {name!r} was already used at {self._seen[name]}; "
+                "make it unique or remove one of them"
+            )
+        self._seen[name] = where
+        return name
 
 
-def _file_rows(path: Path) -> Iterator[tuple[Any, str]]:
-    """Rows of a JSON Lines file, or of a JSON file that holds a list, each with its place."""
+def _absent(what: str, given: str | None, usual: Iterable[str], row: Mapping[str, Any]) -> str:
+    wanted = f"no field {given!r}" if given else f"no {what} (looked for {', '.join(usual)})"
+    has = ", ".join(str(key)[:40] for key in list(row)[:12]) or "no fields"
+    return f"{wanted}; it has {has}; name it with --{what}-field"
+
+
+def _final_answer(answer: str | float, *, worked: bool) -> str | None:
+    """The final answer within a reference answer; a worked solution without one has none."""
+    if isinstance(answer, float) and answer.is_integer():
+        answer = int(answer)
+    text = str(answer).strip()
+    if (after_hashes := extract(text, "gsm8k")) is not None:
+        return after_hashes.replace(",", "")
+    return extract(text, "boxed") or (None if worked else text or None)
+
+
+def _encodable(text: str, name: str, where: str) -> str:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{path}: larger than {LARGEST_FILE} bytes")
-        if path.suffix == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, list):
-                raise DataError(f"{path}: must hold a list of questions")
-            yield from ((row, f"{path}, item {n}") for n, row in enumerate(content, 1))
-            return
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            number = 0
-            while line := file.readline(LONGEST_LINE + 1):
-                number += 1
-                if len(line) > LONGEST_LINE:
-                    raise DataError(f"{path}, line {number}: longer than {LONGEST_LINE} bytes")
-                if line.strip():
-                    yield _parse(line, f"{path}, line {number}"), f"{path}, line {number}"
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from None
-
-
-def _parse(line: bytes, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON ({error}); mend or remove the line") from None
-
-
-def _hub_rows(known: HubSuite, split: str | None) -> Iterator[tuple[Any, str]]:
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise MissingExtra(
-            "data sets of the Hugging Face hub need one more package: "
-            "pip install 'dynasor-llm[hub]'"
-        ) from None
-    part = split or known.split
-    try:
-        rows = load_dataset(known.repository, known.config, split=part)
-    except Exception as error:  # datasets raises many kinds, for network, names and formats
-        reason = " ".join(str(error).split())[:300]
+        text.encode()
+    except UnicodeEncodeError:
         raise DataError(
-            f"cannot load {known.repository} (split {part}) from the Hugging Face hub: {reason}; "
-            "without network, give a local .jsonl file instead"
+            f"{where}: field {name!r} holds half of a character pair; mend it"
         ) from None
-    yield from ((dict(row), f"{known.repository} row {n}") for n, row in enumerate(rows, 1))
+    return text

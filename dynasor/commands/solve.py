@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from dynasor.config import Config
     from dynasor.runtime import Outcome
 
-LONGEST_QUESTION = 100_000
-"""Characters; more than any prompt of the models that this is for."""
-
 
 def solve(
     question: Annotated[
@@ -60,6 +57,7 @@ def solve(
     """
     from rich.console import Console
 
+    from dynasor.ask import LONGEST_QUESTION
     from dynasor.commands.engine import run
     from dynasor.config import load_config
     from dynasor.errors import ConfigError
@@ -94,31 +92,20 @@ def solve(
 
 
 async def _solve(settings: Config, question: str, console: Console) -> Outcome:
-    from certaindex.equivalence import AnswerEquivalence
-    from certaindex.stopping import parse_rule
-    from dynasor.allocator import PerQuery
-    from dynasor.bench.offline import make_program
+    from dynasor.ask import certain_answer
     from dynasor.commands.engine import started
-    from dynasor.runtime import Runtime
-    from dynasor.suites import GENERAL_INSTRUCTION, Query, Suite
 
-    embedded = settings.engine.kind == "vllm" and settings.engine.model == "embedded"
-    query = Query("question", question, None, {})
-    suite = Suite("question", (query,), "math", "" if embedded else GENERAL_INSTRUCTION)
     async with started(settings, console) as engine:
-        with AnswerEquivalence() as equivalence:
-            allocator = PerQuery(parse_rule(settings.allocator.rule), settings.allocator.wave)
-            runtime = Runtime(engine, allocator, observer=_Narrator(console, settings))
-            program = make_program(settings, suite, query, 0, equivalence)
-            return await runtime.solve(program, deadline=settings.allocator.deadline)
+        return await certain_answer(
+            question, config=settings, engine=engine, observer=_Narrator(console)
+        )
 
 
 class _Narrator:
     """Prints a line for each finished sample."""
 
-    def __init__(self, console: Console, settings: Config) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._settings = settings
 
     def received(self, program: Program, request: Request, event: Event) -> None:
         from algorithms.program import Generation

@@ -1,8 +1,9 @@
 """Any OpenAI-compatible server, or several of them.
 
-All requests of a program go to one server while it answers, since that is where the prompt's KV is;
-a new program goes to the server with the fewest requests in flight. Every request streams, so that
-cutting it closes the connection and the server stops generating.
+All requests of a program go to one server, since that is where the prompt's KV is; a new program
+goes to the server with the fewest requests in flight. A server that does not answer is passed over
+for a while, and a request that it failed before the first token is tried on the next one. Every
+request streams, so that cutting it closes the connection and the server stops generating.
 
 Tokens are counted by the server's usage figures. A server that sends them with every chunk (vLLM's
 `continuous_usage_stats`) also gives exact counts for cut requests; for another, a cut request
@@ -13,30 +14,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 import openai
 from openai import AsyncOpenAI
 
-from algorithms.program import Event, Generation, Progress, Request
+from algorithms.program import Event, Progress, Request
 from dynasor.engines.base import Capacity
+from dynasor.engines.openai_stream import StreamedOutput
 from dynasor.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
-LARGEST_OUTPUT = 8 << 20
-"""Characters that are kept of one request: a server that never ends must not fill the memory."""
 CONNECT_TIMEOUT = 10.0
+COOL_DOWN = 30.0
+"""Seconds that a server is passed over after it failed to answer."""
 REMEMBERED_PROGRAMS = 10_000
-DOWN_SECONDS = 30.0
-"""A server that refused a connection is asked last for so long."""
 _ERROR_LENGTH = 300
+# What another server may do better.
+_UNAVAILABLE = (openai.APIConnectionError, openai.InternalServerError, TimeoutError)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Server:
     url: str
     client: AsyncOpenAI
@@ -46,25 +49,11 @@ class _Server:
     counts_each_chunk: bool = True
 
 
-@dataclass(slots=True)
-class _Output:
-    """What a request has produced so far."""
-
-    text: str = ""
-    chunks: int = 0
-    completion_tokens: int | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    finish_reason: str | None = None
-    confidence: list[float] = field(default_factory=list)
-
-    @property
-    def tokens(self) -> int:
-        return self.chunks if self.completion_tokens is None else self.completion_tokens
-
-
 class OpenAIEngine:
     """Sends requests to OpenAI-compatible servers.
+
+    A chat request's `prefix` is sent as the assistant's last message, to be continued; this is
+    vLLM's `continue_final_message`, which other servers may refuse.
 
     Args:
         base_urls: such as `http://localhost:8000/v1`; at least one.
@@ -96,120 +85,141 @@ class OpenAIEngine:
             for url in base_urls
         ]
         self._model = model
+        self._api_key = api_key
         self._timeout = timeout
         self._max_running = max_running
         self._slots = asyncio.Semaphore(max_running)
-        self._home: dict[str, _Server] = {}  # program -> its server
-        self._cut: dict[str, asyncio.Event] = {}
+        self._home: OrderedDict[str, _Server] = OrderedDict()  # program -> server, oldest use first
+        self._running: dict[str, asyncio.Task[str | None]] = {}
 
     async def start(self) -> None:
         """Ask the servers for their models; those that do not answer are left for later.
 
         Raises:
-            EngineError: if no server answers, or none has the model.
+            EngineError: if no server answers, or one that does lacks the model.
         """
-        errors, models = [], []
-        for server in self._servers:
-            try:
-                models += [model.id async for model in server.client.models.list()]
-            except openai.APIError as error:
-                errors.append(f"{server.url}: {_one_line(error)}")
-        if len(errors) == len(self._servers):
-            raise EngineError(f"no server answers ({'; '.join(errors)}); check --base-url")
+        listed: dict[str, list[str]] = {}
+        errors = []
+        answers = await asyncio.gather(
+            *(self._models(server) for server in self._servers), return_exceptions=True
+        )
+        for server, answer in zip(self._servers, answers, strict=True):
+            if isinstance(answer, BaseException):
+                errors.append(f"{server.url}: {self._describe(answer)}")
+                server.down_until = monotonic() + COOL_DOWN
+            else:
+                listed[server.url] = answer
+        if not listed:
+            raise EngineError(
+                f"no server answers ({'; '.join(errors)}); check that it runs, the API key, and "
+                "--base-url, which mostly ends in /v1"
+            )
+        for error in errors:
+            logger.warning("left for later: %s", error)
+        self._choose_model(listed)
+
+    async def _models(self, server: _Server) -> list[str]:
+        async with asyncio.timeout(self._timeout):
+            return [str(model.id) async for model in server.client.models.list()]
+
+    def _choose_model(self, listed: Mapping[str, list[str]]) -> None:
         if self._model is None:
-            if not models:
+            first = next(iter(listed.values()))
+            if not first:
                 raise EngineError("the server lists no model; name one with --model")
-            self._model = models[0]
-        elif models and self._model not in models:
-            known = ", ".join(dict.fromkeys(models))
-            raise EngineError(f"the server has no model {self._model!r}; it has {known}")
+            self._model = first[0]
+        for url, models in listed.items():
+            # A server that lists nothing may still know the model.
+            if models and self._model not in models:
+                known = ", ".join(models[:20])
+                raise EngineError(f"{url} has no model {self._model!r}; it has {known}")
 
     async def submit(self, request: Request) -> AsyncIterator[Event]:
         """Stream one request; see `Engine.submit`."""
-        cut = self._cut[request.id] = asyncio.Event()
-        output = _Output()
-        error = None
+        output = StreamedOutput(request)
+        news: asyncio.Queue[Progress | None] = asyncio.Queue()
+        # A task of its own: cutting is cancelling it, wherever it stands.
+        task = asyncio.create_task(self._run(request, output, news))
+        task.add_done_callback(lambda _: news.put_nowait(None))
+        self._running[request.id] = task
         try:
-            async with self._slots:
-                for _ in self._servers:
-                    error = None
-                    server = self._server_of(request.program)
-                    try:
-                        reported = 0
-                        async for _ in self._chunks(server, request, output, cut):
-                            due = request.report_every
-                            if due and output.tokens >= reported + due:
-                                reported = output.tokens
-                                yield Progress(request.id, output.text, output.tokens)
-                    except (openai.APIError, TimeoutError, ValueError) as problem:
-                        error = _one_line(problem) or f"silent for {self._timeout:g} s"
-                        if isinstance(problem, openai.APIConnectionError) and not output.chunks:
-                            # Nobody is there. Nothing was generated yet: another server can do it.
-                            server.down_until = monotonic() + DOWN_SECONDS
-                            self._home.pop(request.program, None)
-                            continue
-                    finally:
-                        self._leave(server)
-                    break
+            while (progress := await news.get()) is not None:
+                yield progress
         finally:
-            del self._cut[request.id]
-        yield _generation(request, output, cut.is_set(), error)
+            self._running.pop(request.id, None)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        cut = task.cancelled()
+        yield output.generation(cut=cut, error=None if cut else task.result())
 
-    def _server_of(self, program: str) -> _Server:
-        if program not in self._home:
-            now = monotonic()
-            self._home[program] = min(
-                self._servers, key=lambda server: (server.down_until > now, server.in_flight)
-            )
-        server = self._home[program]
-        server.in_flight += 1
-        return server
-
-    def _leave(self, server: _Server) -> None:
-        server.in_flight -= 1
-        # A program between two samples keeps its server; the table must not grow for ever.
-        while len(self._home) > REMEMBERED_PROGRAMS:
-            del self._home[next(iter(self._home))]
-
-    async def _chunks(
-        self, server: _Server, request: Request, output: _Output, cut: asyncio.Event
-    ) -> AsyncIterator[None]:
-        """Fold the stream into `output`, yielding after each chunk, until it ends or is cut."""
-        if cut.is_set():
-            return
-        stream = await self._open(server, request)
-        waiting = asyncio.ensure_future(cut.wait())
-        try:
-            chunks = aiter(stream)
+    async def _run(
+        self, request: Request, output: StreamedOutput, news: asyncio.Queue[Progress | None]
+    ) -> str | None:
+        """Stream the request from one server, or from the next; returns what went wrong."""
+        failed: list[_Server] = []
+        async with self._slots:
             while True:
-                coming = asyncio.ensure_future(anext(chunks))
-                await asyncio.wait(
-                    {coming, waiting}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.gather(coming, return_exceptions=True)
-                    if waiting.done():
-                        return
-                    raise TimeoutError
+                server = self._server_of(request.program, failed)
+                server.in_flight += 1
                 try:
-                    _take(output, coming.result(), request.sampling.top_logprobs)
-                except StopAsyncIteration:
+                    await self._stream(server, request, output, news)
+                except Exception as problem:
+                    error = f"{server.url}: {self._describe(problem)}"
+                    if not isinstance(problem, _UNAVAILABLE):
+                        return error
+                    server.down_until = monotonic() + COOL_DOWN
+                    failed.append(server)
+                    if output.tokens or len(failed) == len(self._servers):
+                        return error
+                    logger.warning("trying the next server for %s: %s", request.id, error)
+                else:
+                    return None
+                finally:
+                    server.in_flight -= 1
+
+    def _server_of(self, program: str, failed: Collection[_Server]) -> _Server:
+        """The server that the program is at home on, if that answers, or its new home."""
+        now = monotonic()
+        home = self._home.get(program)
+        if home is None or home in failed or home.down_until > now:
+            usable = [server for server in self._servers if server not in failed]
+            home = min(usable, key=lambda server: (server.down_until > now, server.in_flight))
+            self._home[program] = home
+            if len(self._home) > REMEMBERED_PROGRAMS:
+                self._home.popitem(last=False)
+        self._home.move_to_end(program)
+        return home
+
+    async def _stream(
+        self,
+        server: _Server,
+        request: Request,
+        output: StreamedOutput,
+        news: asyncio.Queue[Progress | None],
+    ) -> None:
+        reported = 0
+        every = request.report_every
+        async with await self._open(server, request) as stream:
+            while True:
+                async with asyncio.timeout(self._timeout):
+                    chunk = await anext(stream, None)
+                if chunk is None:
                     return
-                yield
-        finally:
-            waiting.cancel()
-            await stream.close()
+                output.take(chunk)
+                if every and output.tokens >= reported + every:
+                    reported = output.tokens
+                    news.put_nowait(output.progress())
 
     async def _open(self, server: _Server, request: Request) -> Any:
-        if server.counts_each_chunk:
-            try:
-                return await self._create(server, request, {"continuous_usage_stats": True})
-            except openai.BadRequestError as error:
-                if "continuous_usage_stats" not in str(error):
-                    raise
-                server.counts_each_chunk = False
-        return await self._create(server, request, {})
+        if not server.counts_each_chunk:
+            return await self._create(server, request, {})
+        try:
+            return await self._create(server, request, {"continuous_usage_stats": True})
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            # The option or the request is at fault: it is the option if the server takes the rest.
+            stream = await self._create(server, request, {})
+            server.counts_each_chunk = False
+            return stream
 
     async def _create(self, server: _Server, request: Request, options: Mapping[str, Any]) -> Any:
         sampling = request.sampling
@@ -232,7 +242,6 @@ class OpenAIEngine:
             return await server.client.completions.create(prompt=prompt, **arguments)
         messages = [dict(message) for message in request.prompt]
         if request.prefix:
-            # vLLM's way to let the model go on with an answer that has begun.
             messages.append({"role": "assistant", "content": request.prefix})
             arguments["extra_body"] = {
                 "continue_final_message": True,
@@ -246,78 +255,28 @@ class OpenAIEngine:
     async def abort(self, ids: Iterable[str]) -> None:
         """Close the streams of these requests."""
         for request in ids:
-            if request in self._cut:
-                self._cut[request].set()
+            # Taken out, so that a second abort does not disturb the closing.
+            if (task := self._running.pop(request, None)) is not None:
+                task.cancel()
 
     def capacity(self) -> Capacity:
         """Requests in flight that were asked for, and the model."""
         return Capacity(self._max_running, self._model or "unknown", supports_seed=True)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; requests that still run are cut."""
+        await self.abort(list(self._running))
         await asyncio.gather(*(server.client.close() for server in self._servers))
 
-
-def _take(output: _Output, chunk: Any, top: int) -> None:
-    """Fold one chunk in.
-
-    Raises:
-        ValueError: if the server sends more than is kept, or something else than a chunk.
-    """
-    usage = getattr(chunk, "usage", None)
-    if usage is not None:
-        output.completion_tokens = usage.completion_tokens
-        output.prompt_tokens = usage.prompt_tokens or 0
-        details = getattr(usage, "prompt_tokens_details", None)
-        output.cached_tokens = getattr(details, "cached_tokens", None) or 0
-    choices = getattr(chunk, "choices", None)
-    if choices is None:
-        raise ValueError("the server sent something else than a completion chunk")
-    if not choices:
-        return
-    choice = choices[0]
-    delta = getattr(choice, "delta", None)
-    new = (delta.content if delta is not None else getattr(choice, "text", None)) or ""
-    if new:
-        output.chunks += 1
-        output.text += new
-        if len(output.text) > LARGEST_OUTPUT:
-            raise ValueError(f"the server sent more than {LARGEST_OUTPUT} characters")
-    output.finish_reason = choice.finish_reason or output.finish_reason
-    if top and choice.logprobs is not None:
-        output.confidence += _confidences(choice.logprobs, top)
-
-
-def _confidences(logprobs: Any, top: int) -> list[float]:
-    """Negative mean of the largest log-probabilities of each token, from either endpoint's form."""
-    content = getattr(logprobs, "content", None)
-    if content is not None:
-        tables = [[entry.logprob for entry in token.top_logprobs] for token in content]
-    else:
-        tables = [list((table or {}).values()) for table in logprobs.top_logprobs or []]
-    largest = [sorted(table, reverse=True)[:top] for table in tables if table]
-    return [-sum(table) / len(table) for table in largest]
-
-
-def _generation(request: Request, output: _Output, cut: bool, error: str | None) -> Generation:
-    if error is None and not cut and output.finish_reason is None:
-        error = "the server ended the stream without a finish reason"
-    if output.finish_reason is not None and error is None:
-        reason: Any = "length" if output.finish_reason == "length" else "stop"
-    else:
-        reason = "aborted" if cut else "error"
-    return Generation(
-        request=request.id,
-        text=output.text,
-        tokens=output.tokens,
-        prompt_tokens=output.prompt_tokens,
-        cached_tokens=output.cached_tokens,
-        finish_reason=reason,
-        confidence=output.confidence or None,
-        error=error if reason == "error" else None,
-    )
-
-
-def _one_line(error: BaseException) -> str:
-    """The message without line breaks, cut short; headers and keys are not part of it."""
-    return " ".join(str(error).split())[:_ERROR_LENGTH]
+    def _describe(self, problem: BaseException) -> str:
+        """The message on one line, cut short, without the key even if the server echoes it."""
+        text = " ".join(str(problem).split())
+        if isinstance(problem, TimeoutError):
+            text = f"silent for {self._timeout:g} s"
+        elif isinstance(problem, openai.APIConnectionError) and problem.__cause__ is not None:
+            text = f"{text} ({problem.__cause__ or type(problem.__cause__).__name__})"
+        elif not isinstance(problem, openai.OpenAIError):
+            text = f"the answer cannot be read ({text or type(problem).__name__})"
+        if self._api_key:
+            text = text.replace(self._api_key, "***")
+        return text[:_ERROR_LENGTH]

@@ -1,0 +1,150 @@
+"""What one streamed request has produced, folded in chunk by chunk.
+
+The client hands over what the server sent without checking it, so this file does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from algorithms.program import FinishReason, Generation, Progress, Request
+
+LARGEST_OUTPUT = 8 << 20
+"""Characters that are kept of one request: a server that never ends must not fill the memory."""
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "stop",
+    "function_call": "stop",
+}
+
+
+class UnreadableStreamError(ValueError):
+    """The server sent something else than chunks of a completion, or too much."""
+
+
+class StreamedOutput:
+    """Text, counts and confidences of one request so far.
+
+    Tokens are the server's figure once it has sent one; until then each chunk with text (of the
+    answer, or of reasoning that the server keeps apart) counts as one token.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._top = request.sampling.top_logprobs
+        self._parts: list[str] = []
+        self._length = 0
+        self._chunks = 0
+        self._completion_tokens: int | None = None
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+        self._finish_reason: str | None = None
+        self._confidence: list[float] = []
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens so far."""
+        return self._chunks if self._completion_tokens is None else self._completion_tokens
+
+    def take(self, chunk: Any) -> None:
+        """Fold one chunk in.
+
+        Raises:
+            UnreadableStreamError: if it is no completion chunk, or the output grows too large.
+        """
+        choices = getattr(chunk, "choices", None)
+        if not isinstance(choices, list):
+            raise UnreadableStreamError("the server sent something else than completion chunks")
+        if (usage := getattr(chunk, "usage", None)) is not None:
+            self._count(usage)
+        if choices:  # the last chunk of a stream has usage only
+            self._append(choices[0])
+
+    def _count(self, usage: Any) -> None:
+        self._completion_tokens = _whole(usage.completion_tokens, "usage.completion_tokens")
+        self._prompt_tokens = _whole(usage.prompt_tokens, "usage.prompt_tokens")
+        details = getattr(usage, "prompt_tokens_details", None)
+        if details is not None:
+            self._cached_tokens = _whole(details.cached_tokens or 0, "cached_tokens")
+
+    def _append(self, choice: Any) -> None:
+        delta = getattr(choice, "delta", None)
+        new = getattr(choice if delta is None else delta, "text" if delta is None else "content")
+        if new is not None and not isinstance(new, str):
+            raise UnreadableStreamError(f"the server sent a {type(new).__name__} for a text")
+        if new:
+            self._length += len(new)
+            if self._length > LARGEST_OUTPUT:
+                raise UnreadableStreamError(
+                    f"the server sent more than {LARGEST_OUTPUT} characters"
+                )
+            self._parts.append(new)
+        if new or _reasoning(delta):
+            self._chunks += 1
+        self._finish_reason = choice.finish_reason or self._finish_reason
+        if self._top and getattr(choice, "logprobs", None) is not None:
+            self._confidence += _confidences(choice.logprobs, self._top)
+
+    def progress(self) -> Progress:
+        """The event that reports the state."""
+        confidence = tuple(self._confidence) or None
+        return Progress(self._request.id, self._text(), self.tokens, confidence)
+
+    def _text(self) -> str:
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return self._parts[0] if self._parts else ""
+
+    def generation(self, *, cut: bool, error: str | None) -> Generation:
+        """The event that ends the request.
+
+        Args:
+            cut: somebody cut it.
+            error: what went wrong, or None. What goes wrong after the finish reason has arrived
+                does not matter any more.
+        """
+        reason = _FINISH.get(self._finish_reason or "")
+        if reason is None and cut:
+            reason, error = "aborted", None
+        elif reason is None:
+            error = error or self._unfinished()
+        return Generation(
+            request=self._request.id,
+            text=self._text(),
+            tokens=self.tokens,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            finish_reason=reason or "error",
+            confidence=self._confidence or None,
+            error=None if reason else error,
+        )
+
+    def _unfinished(self) -> str:
+        if self._finish_reason is None:
+            return "the server ended the stream without a finish reason"
+        return f"the server ended the output by itself: {str(self._finish_reason)[:80]}"
+
+
+def _whole(value: Any, name: str) -> int:
+    if type(value) is not int or value < 0:
+        raise UnreadableStreamError(f"the server sent {str(value)[:80]!r} for {name}")
+    return value
+
+
+def _reasoning(delta: Any) -> bool:
+    """Whether a chat chunk holds reasoning that the server keeps apart from the answer."""
+    return bool(getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None))
+
+
+def _confidences(logprobs: Any, top: int) -> list[float]:
+    """Negative mean of the largest log-probabilities of each token, from either endpoint's form."""
+    content = getattr(logprobs, "content", None)
+    if content is not None:
+        tables = [[entry.logprob for entry in token.top_logprobs] for token in content]
+    else:
+        completion = getattr(logprobs, "top_logprobs", None) or []
+        tables = [list((table or {}).values()) for table in completion]
+    largest = [sorted(table, reverse=True)[:top] for table in tables if table]
+    return [-sum(values) / len(values) for values in largest]
