@@ -156,19 +156,23 @@ def fit(sets: list[dict[int, Runs]], seed: int) -> torch.nn.Sequential:
     return network
 
 
-def add_caution(network: torch.nn.Sequential, sets: list[dict[int, Runs]]) -> float:
-    """Raise the score until no tuning half loses more than `LIMIT` points; returns by how much."""
+def cautions(network: torch.nn.Sequential, sets: list[dict[int, Runs]]) -> dict[int, float]:
+    """For each budget, what is added to the score: the least with which no tuning half loses more.
+
+    Coming from above, so that a lucky low value below an unlucky higher one is not taken.
+    """
     mean, scale = standards(sets)
-    largest = [runs[max(runs)] for runs in sets]
-    with torch.no_grad():
-        scores = [network((runs.inputs - mean) / scale)[..., 0] for runs in largest]
-    for caution in np.arange(0.0, 4.0, 0.1):
-        pairs = zip(scores, largest, strict=True)
-        if all(hard_loss(score + caution, runs) <= LIMIT for score, runs in pairs):
-            break
-    with torch.no_grad():
-        network[2].bias += caution
-    return float(caution)
+    chosen = {}
+    for budget in sorted({budget for runs in sets for budget in runs}):
+        having = [runs[budget] for runs in sets if budget in runs]
+        with torch.no_grad():
+            scores = [network((runs.inputs - mean) / scale)[..., 0] for runs in having]
+        for caution in np.arange(4.0, -4.05, -0.1):
+            pairs = zip(scores, having, strict=True)
+            if any(hard_loss(score + caution, runs) > LIMIT for score, runs in pairs):
+                break
+            chosen[budget] = round(float(caution), 1)
+    return chosen
 
 
 def hard_loss(scores: torch.Tensor, runs: Runs) -> float:
@@ -185,7 +189,9 @@ def standards(sets: list[dict[int, Runs]]) -> tuple[torch.Tensor, torch.Tensor]:
     return rows.mean(dim=0), rows.std(dim=0) + 1e-3
 
 
-def as_json(network: torch.nn.Sequential, sets: list[dict[int, Runs]]) -> dict[str, object]:
+def as_json(
+    network: torch.nn.Sequential, sets: list[dict[int, Runs]], caution: dict[int, float]
+) -> dict[str, object]:
     """What `certaindex.rules.learned` reads."""
     mean, scale = standards(sets)
     first, _, last = network
@@ -200,7 +206,11 @@ def as_json(network: torch.nn.Sequential, sets: list[dict[int, Runs]]) -> dict[s
         name: np.round(table.detach().double().numpy(), 5).tolist()
         for name, table in tables.items()
     }
-    return rounded | {"output_bias": round(last.bias.item(), 5)}
+    return rounded | {
+        "output_bias": round(last.bias.item(), 5),
+        "budgets": list(caution),
+        "cautions": list(caution.values()),
+    }
 
 
 def main() -> None:
@@ -213,8 +223,11 @@ def main() -> None:
     torch.set_num_threads(1)
     sets = [load_set(path, options.orders) for path in options.traces]
     network = fit(sets, options.seed)
-    print(f"caution added: {add_caution(network, sets):.1f}")
-    options.output.write_text(json.dumps(as_json(network, sets), indent=1) + "\n", encoding="utf-8")
+    caution = cautions(network, sets)
+    print("caution by budget:", caution)
+    options.output.write_text(
+        json.dumps(as_json(network, sets, caution), indent=1) + "\n", encoding="utf-8"
+    )
     print(f"wrote {options.output}")
 
 

@@ -131,14 +131,14 @@ def _elements(text: str) -> list[str] | None:
     depth, start = 0, 0
     elements = []
     for match in _SPLIT.finditer(text):
-        token = match[0]
-        if token == ",":
+        mark = match[0]
+        if mark == ",":
             if depth == 0:
                 elements.append(text[start : match.start()].strip())
                 start = match.end()
-        elif token[-1] in "([{":
+        elif mark[-1] in "([{":
             depth += 1
-        elif token[-1] in ")]}":
+        elif mark[-1] in ")]}":
             depth -= 1
             if depth < 0:
                 return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from os.path import isdir, isfile  # unlike pathlib's, these never raise
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +112,14 @@ def _source(spec: str) -> tuple[str, Path | HubSuite]:
         return spec, test_suite()
     path = Path(spec)
     if spec.endswith(SUFFIXES):
-        if not path.is_file():
+        if not isfile(spec):
             raise DataError(f"{spec}: there is no such file")
         suffix = next(suffix for suffix in SUFFIXES if spec.endswith(suffix))
         return path.name.removesuffix(suffix), path
-    if path.is_dir():
+    if isdir(spec):
         return path.resolve().name, HubSuite(spec)
     known = hub_suite(spec)
-    if known is None or path.is_file():
+    if known is None or isfile(spec):
         raise DataError(
             f"no suite {spec!r}: give embedded, a file that ends in {', '.join(SUFFIXES)}, one of "
             f"{', '.join(KNOWN)}, or owner/name of a Hugging Face data set"

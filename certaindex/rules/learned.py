@@ -12,6 +12,7 @@ So it is two-sided: it stops where the leader will do, and where more samples wo
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -89,7 +90,24 @@ def _score(first: int, second: int, finished: int, remaining: int) -> float:
         for row, bias in zip(network["weights"], network["biases"], strict=True)
     ]
     pairs = zip(network["output_weights"], hidden, strict=True)
-    return float(sum(w * x for w, x in pairs) + network["output_bias"])
+    score = float(sum(w * x for w, x in pairs) + network["output_bias"])
+    return score + _caution(finished + remaining)
+
+
+@lru_cache(maxsize=1024)
+def _caution(budget: int) -> float:
+    """What is added at this full budget (samples), between those at which it was fitted.
+
+    With few samples in the budget there is less to lose, so the rule may stop sooner.
+    """
+    network = _network()
+    budgets, cautions = network["budgets"], network["cautions"]
+    place = bisect_left(budgets, budget)
+    if place == 0 or place == len(budgets):
+        return float(cautions[max(0, place - 1)])
+    below, above = log(budgets[place - 1]), log(budgets[place])
+    share = (log(budget) - below) / (above - below)
+    return float(cautions[place - 1] + share * (cautions[place] - cautions[place - 1]))
 
 
 @cache

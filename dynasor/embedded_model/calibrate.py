@@ -1,7 +1,7 @@
 """Where the model is how good: `python -m dynasor.embedded_model.calibrate MODEL_DIR`.
 
 Prints, for each family, the single-sample and the majority accuracy over a grid of steps and
-sizes, on validation problems. `problems.LEVELS` was chosen from these figures.
+sizes, on validation problems: what the settings in `problems.LEVELS` start from.
 """
 
 import argparse
