@@ -34,6 +34,8 @@ class Extracted(NamedTuple):
 
 Extractor = Callable[[str], Extracted | None]
 
+# Without a brace it is only the name of the command, in prose.
+_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,9}\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _HASHES = re.compile(r"####[^\S\n]{0,9}([^\n]*)")
 _ANSWER_IS = re.compile(r"\banswer\b\**[^\S\n]{0,9}(?:\bis\b|:|=)\**[^\S\n]{0,9}:?", re.IGNORECASE)
@@ -58,21 +60,17 @@ _OPTION = re.compile(
     r"[\s:*]{1,4}(?:\(([A-J])\)|([A-J])\b(?!'))"
 )
 _PARENTHESISED = re.compile(r"\(([A-J])\)")
-_LETTER_LINE = re.compile(r"[\s*_$>#-]{0,9}(?:\(([A-J])\)|([A-J]))[\s*_$]{0,9}(?:$|[.):].{0,200}$)")
+_LETTER_LINE = re.compile(
+    r"^[\s*_$>#-]{0,9}(?:\(([A-J])\)|([A-J]))[\s*_$]{0,9}(?:$|[.):].{0,200}$)"
+)
 
 
 def boxed(text: str) -> Extracted | None:
     r"""Content of the last `\boxed{}` or `\fbox{}`; None if it is empty, unclosed or too long."""
-    text = text[-MAX_SCANNED_CHARS:]
-    end = len(text)
-    while (start := max(text.rfind(r"\boxed", 0, end), text.rfind(r"\fbox", 0, end))) >= 0:
-        opening = start + (6 if text.startswith(r"\boxed", start) else 5)
-        while text[opening : opening + 1].isspace() and opening < end + 6:
-            opening += 1
-        if text[opening : opening + 1] == "{":
-            return _found(_braced(text, opening), "boxed")
-        end = start  # only the name of the command, in prose
-    return None
+    last = None
+    for match in _BOX.finditer(text[-MAX_SCANNED_CHARS:]):
+        last = match
+    return _found(_braced(last.string, last.end() - 1), "boxed") if last else None
 
 
 def _braced(text: str, opening: int) -> str | None:

@@ -54,8 +54,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\^\{([0-9A-Za-z])\}(?![0-9A-Za-z])", r"^\1"),
         # "1, 234" is a list and must not become "1,234", a number.
         (r"(?<=[0-9])(?:\s+,\s*|,\s+)(?=[0-9]{3}(?![0-9]))", ",\0"),
-        (r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])", ""),
         (r"\s+", " "),
+        (r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=\\le|\\ge|\\pi) (?=[0-9])", ""),
         ("\0", " "),
     )
 )

@@ -10,7 +10,7 @@ The rules, on canonical strings (`certaindex.canonical`):
 - Plain numbers (`certaindex.numerals`) compare exactly: `1/3` is not `0.3333`. `50%` is the same as
   `0.5` and as `50`; `5 cm` the same as `5` but not as `5 km`; `$5` the same as `5`.
 - Words of three letters or more compare without regard to case; a single letter with regard to it.
-- `(B)` is the letter `B`.
+- `(B)` is the letter `B`. `5m` is five times m and not an amount of anything.
 - `x=5` is the same as `5`, and not as `y=5`.
 - `(a,b)`, `[a,b]`, `[a,b)` and `(a,b]` compare element by element in order, and brackets count
   (they may be intervals). `\\{a,b\\}` and a bare `a,b` compare in any order. A bare `a,b` is also
@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NamedTuple
 
-from certaindex.numerals import parse_number
+from certaindex.numerals import Number, parse_number
 
 MAX_ELEMENTS = 32
 """Most elements of a list that are compared one by one: matching in any order is quadratic."""
@@ -35,6 +36,8 @@ Leaf = Callable[[str, str], bool | None]
 """Whether two canonical strings are the same answer; None for not known."""
 
 _LETTER = re.compile(r"\(?([A-J])\)?")
+# A number times a variable. Not e, which is a number; math-verify would take m or g for a unit.
+_TERM = re.compile(r"([+-]?)([0-9]{0,100}(?:\.[0-9]{1,100})?)([A-Za-df-z])(?:\^([0-9]))?")
 _WORDS = re.compile(r"[A-Za-z]{3,}(?:[ '-]?[A-Za-z]+)*")
 _ASSIGNMENT = re.compile(r"([A-Za-z](?:_(?:[0-9A-Za-z]|\{[0-9A-Za-z]{1,8}\}))?)=(?=[^=])")
 _SPLIT = re.compile(r"\\\\|\\[{}]|[()\[\]{},]")
@@ -93,21 +96,24 @@ def _plain_rest(text: str, match: re.Match[str]) -> str | None:
 
 
 def _decide_plain(a: str, b: str) -> bool | None:
-    """Verdict on two numbers, letters or words; None if either is none of these."""
-    kinds = []
-    for text in (a, b):
-        if letter := _LETTER.fullmatch(text):
-            kinds.append(("letter", letter[1]))
-        elif _WORDS.fullmatch(text):
-            kinds.append(("words", text.lower()))
-        elif parse_number(text):
-            kinds.append(("number", text))
-        else:
-            return None
-    if kinds[0][0] == kinds[1][0] == "number":
-        first, second = parse_number(a), parse_number(b)
-        return first is not None and second is not None and first.same(second)
-    return kinds[0] == kinds[1]
+    """Verdict on two numbers, terms or words; None if either is none of these."""
+    first, second = parse_number(a), parse_number(b)
+    if first and second:
+        return first.same(second)
+    one, other = _plain(a, first), _plain(b, second)
+    return None if one is None or other is None else one == other
+
+
+def _plain(text: str, number: Number | None) -> tuple[object, ...] | None:
+    """What kind of plain answer it is and what it says; None for anything else."""
+    if number:
+        return ("number",)
+    if letter := _LETTER.fullmatch(text):
+        text = letter[1]
+    if term := _TERM.fullmatch(text):
+        sign, coefficient, name, power = term.groups()
+        return ("term", sign == "-", Fraction(coefficient or "1"), name, power)
+    return ("words", text.lower()) if _WORDS.fullmatch(text) else None
 
 
 def _collection(text: str) -> _Collection | None:

@@ -227,6 +227,8 @@ class AnswerEquivalence:
                 self._refused[answer] = refused
                 if len(self._refused) > CACHED_VERDICTS:
                     self._refused.popitem(last=False)
+            if refused:
+                return
 
     def _running(self) -> EquivalenceProcess | None:
         """The worker, started if need be; None if it cannot be started."""

@@ -51,10 +51,12 @@ class CpuTuning:
         ]
         parts = [f"preloading {' and '.join(libraries)}"] if libraries else []
         threads = self.environment.get("VLLM_CPU_OMP_THREADS_BIND")
-        if threads:
-            parts.append(
-                "threads unbound" if threads == "nobind" else f"threads bound to cores {threads}"
-            )
+        if "OMP_NUM_THREADS" in self.environment:
+            parts.append(f"{self.environment['OMP_NUM_THREADS']} thread for a tiny model")
+        elif threads == "nobind":
+            parts.append("threads unbound, for the cores are busy")
+        elif threads:
+            parts.append(f"threads bound to cores {threads}")
         if "VLLM_CPU_KVCACHE_SPACE" in self.environment:
             parts.append(f"{self.environment['VLLM_CPU_KVCACHE_SPACE']} GiB for the KV cache")
         text = "CPU: " + (", ".join(parts) or "settings of the environment kept")
@@ -64,13 +66,18 @@ class CpuTuning:
 
 
 def tune(
-    environment: MutableMapping[str, str] | None = None, kv_gib: int | None = None
+    environment: MutableMapping[str, str] | None = None,
+    *,
+    kv_gib: int | None = None,
+    tiny_model: bool = False,
 ) -> CpuTuning:
     """Set what vLLM needs to be fast here. A variable that the user has set is left alone.
 
     Args:
         environment: where to set it; the process environment by default.
         kv_gib: size of the KV cache, GiB; None takes a quarter of the free memory.
+        tiny_model: one thread computes: waking a second one costs more than it does, and the other
+            cores have the rest of the engine to run.
     """
     env = os.environ if environment is None else environment
     wanted: dict[str, str] = {}
@@ -90,7 +97,9 @@ def tune(
     if preload:
         wanted["LD_PRELOAD"] = ":".join(preload)
     if "VLLM_CPU_OMP_THREADS_BIND" not in env:
-        wanted["VLLM_CPU_OMP_THREADS_BIND"] = _binding()
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind" if tiny_model else _binding()
+        if tiny_model:
+            wanted["OMP_NUM_THREADS"] = env.get("OMP_NUM_THREADS", "1")
         if wanted["VLLM_CPU_OMP_THREADS_BIND"] == "nobind":
             # Threads that spin while they wait starve each other on busy cores.
             wanted["KMP_BLOCKTIME"] = env.get("KMP_BLOCKTIME", "0")

@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_SIZE_CPU = 32
 """Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
+TINY_MODEL_BYTES = 50 << 20
 _RENDERED_PROMPTS = 4096
 _ERROR_LENGTH = 500
 _QUIET = {
@@ -81,7 +83,8 @@ class VLLMEngine:
                 f"no model at {self._model!r}: the folder must hold config.json, weights, tokenizer"
             )
         if self._on_cpu and self._tune_cpu:
-            self.tuning = tune(kv_gib=self._kv_gib)
+            tiny = _weights_bytes(Path(self._model)) < TINY_MODEL_BYTES
+            self.tuning = tune(kv_gib=self._kv_gib, tiny_model=tiny)
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
         try:
@@ -265,6 +268,11 @@ def _is_installed(distribution: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def _weights_bytes(folder: Path) -> float:
+    """Size of the weights in a folder; infinite where they are not there."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) or inf
 
 
 def _looks_like_path(model: str) -> bool:
