@@ -25,8 +25,8 @@ def plot_frontier(
         left.plot(*zip(*ordered, strict=True), marker="o", ms=4 if bold else 2.5,
                   lw=2.5 if bold else 1, label=family, zorder=3 if bold else 2)  # fmt: skip
     left.axhline(0.0, color="grey", lw=0.8)
-    left.set(xscale="log", ylim=(-1, 5), xlabel="tokens against the full budget (geometric mean)",
-             ylabel="loss of accuracy, points (mean over sets)")  # fmt: skip
+    left.set(xscale="log", ylim=(-0.1, 3), xlabel="tokens against the full budget (geometric mean)",
+             ylabel="loss of accuracy, points (mean over sets, gains as 0)")  # fmt: skip
     left.legend(fontsize=8)
     for rule in dict.fromkeys(row["rule"] for row in waves):
         rows = [row for row in waves if row["rule"] == rule]

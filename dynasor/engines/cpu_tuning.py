@@ -109,6 +109,18 @@ def tune(
     return CpuTuning(wanted, tuple(missing))
 
 
+def has_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Whether the CPU multiplies bfloat16 itself (AVX512-BF16, AMX or ARM); others emulate it.
+
+    True where the system does not say.
+    """
+    try:
+        with open(cpuinfo, encoding="utf-8", errors="replace") as file:
+            return "bf16" in file.read(1 << 20)
+    except OSError:
+        return True
+
+
 def _first(patterns: tuple[str, ...]) -> str | None:
     for pattern in patterns:
         for path in sorted(glob.glob(pattern, recursive=True)):

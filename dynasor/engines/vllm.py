@@ -14,7 +14,7 @@ from typing import Any
 
 from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request
 from dynasor.engines.base import Capacity
-from dynasor.engines.cpu_tuning import CpuTuning, tune
+from dynasor.engines.cpu_tuning import CpuTuning, has_bfloat16, tune
 from dynasor.errors import EngineError, MissingExtra
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ _QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_LOGS": "-torch._library.triton",
     # vLLM's processes warn about parts of their own libraries.
     "PYTHONWARNINGS": "ignore",
 }
@@ -83,8 +84,7 @@ class VLLMEngine:
                 f"no model at {self._model!r}: the folder must hold config.json, weights, tokenizer"
             )
         if self._on_cpu and self._tune_cpu:
-            tiny = _weights_bytes(Path(self._model)) < TINY_MODEL_BYTES
-            self.tuning = tune(kv_gib=self._kv_gib, tiny_model=tiny)
+            self.tuning = tune(kv_gib=self._kv_gib, tiny_model=self._is_tiny())
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
         try:
@@ -97,6 +97,9 @@ class VLLMEngine:
         except Exception as error:  # vLLM raises whatever its parts raise
             raise EngineError(f"vLLM cannot serve {self._model!r}: {_one_line(error)}") from error
 
+    def _is_tiny(self) -> bool:
+        return _weights_bytes(Path(self._model)) < TINY_MODEL_BYTES
+
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "model": self._model,
@@ -108,7 +111,7 @@ class VLLMEngine:
         }
         if self._on_cpu:
             arguments |= {
-                "dtype": "bfloat16",
+                "dtype": "bfloat16" if has_bfloat16() or not self._is_tiny() else "float32",
                 "block_size": BLOCK_SIZE_CPU,
                 "enforce_eager": True,  # compiling takes longer than most runs on a CPU
                 "logits_processors": ["dynasor.engines.vllm_seed:SeededSampling"],

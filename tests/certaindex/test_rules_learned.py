@@ -1,12 +1,10 @@
-import json
-from importlib.resources import files
 from math import isfinite
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certaindex.rules.learned import Learned, features, worth_of_more
+from certaindex.rules.learned import Learned, features, shipped
 from certaindex.stopping import parse_rule
 from certaindex.value import value_of_next_sample
 from certaindex.votes import Votes
@@ -21,11 +19,13 @@ def cast(groups: list[int], budget: int = 64, tokens: int = 100) -> Votes:
 
 
 def test_the_data_file_fits_the_features() -> None:
-    network = json.loads(files("certaindex.rules").joinpath("learned.json").read_text())
+    network = shipped()
     inputs = len(features(2, 1, 3, 61))
-    assert len(network["mean"]) == len(network["scale"]) == inputs
-    assert all(len(row) == inputs for row in network["weights"])
-    assert len(network["weights"]) == len(network["biases"]) == len(network["output_weights"])
+    assert len(network.mean) == len(network.scale) == inputs
+    assert all(len(row) == inputs for row in network.weights)
+    assert len(network.weights) == len(network.biases) == len(network.output_weights)
+    assert list(network.budgets) == sorted(network.budgets)
+    assert len(network.budgets) == len(network.cautions)
 
 
 @settings(deadline=None)
@@ -40,11 +40,11 @@ def test_the_score_is_finite_far_from_what_was_learned(
     for _ in range(others + 1):
         votes.add(None, 1)
     votes.max_samples = votes.n + remaining
-    assert isfinite(worth_of_more(votes))
+    assert isfinite(shipped().worth_of_more(votes))
 
 
 def test_agreement_stops_sooner_than_a_tie() -> None:
-    assert worth_of_more(cast([1, 1, 1, 1])) < worth_of_more(cast([1, 1, 2, 2]))
+    assert shipped().worth_of_more(cast([1, 1, 1, 1])) < shipped().worth_of_more(cast([1, 1, 2, 2]))
 
 
 def test_one_sample_is_never_enough() -> None:
