@@ -14,7 +14,7 @@ help: ## List the commands.
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
 
 demo: install ## A real model on real vLLM answers a benchmark with and without Certaindex.
-	$(BIN)/dynasor bench embedded --limit 150 --out runs/demo --fresh
+	$(BIN)/dynasor bench embedded --limit 100 --out runs/demo --fresh
 
 test: install lint types layers unit ## The whole check; what CI runs.
 

@@ -38,6 +38,7 @@ from dynasor.traces import read_traces
 
 LIMIT = 0.5  # points
 WAVES = (1, 2, 4, 8)
+SHARES = (0.7, 1.0)  # of the default's tokens, for the global budget
 AC = "adaptive-consistency"
 FULL = "fixed:64"
 SHOWN = ["default:0", f"{AC}:0.886", "fixed:16", FULL]  # at every wave
@@ -91,9 +92,9 @@ class Measured:
             )
             all_rows[rows] = result.by_query
 
-    def _global_budget(self, share: float = 0.7) -> Means:
-        """(questions, 2): accuracy of the default, and of `share` of its tokens in one budget."""
-        both = np.zeros((len(self.queries), 2))
+    def _global_budget(self) -> Means:
+        """(questions, shares): accuracy with this share of the default's tokens, less its own."""
+        gains = np.zeros((len(self.queries), len(SHARES)))
         for rows, experience in self.folds:
             queries = [query for query, taken in zip(self.queries, rows, strict=True) if taken]
             orders = min(self.orders, 100)
@@ -101,10 +102,11 @@ class Measured:
                 queries, {"default": Learned(experience=experience)}, orders=orders
             ).rules[0]
             value = partial(value_of_next_sample, experience=experience)
-            budget = share * alone.tokens_ratio
-            shared = replay_budget(queries, value, budget=budget, orders=orders)
-            both[rows] = np.column_stack([alone.by_query[:, 0], shared.by_query[:, 0]])
-        return both
+            for column, share in enumerate(SHARES):
+                budget = share * alone.tokens_ratio
+                shared = replay_budget(queries, value, budget=budget, orders=orders)
+                gains[rows, column] = 100 * (shared.by_query[:, 0] - alone.by_query[:, 0])
+        return gains
 
     def of(self, text: str, wave: int = 1) -> Means:
         return self.settings[text, wave]
@@ -181,7 +183,6 @@ def set_row(one: Measured) -> dict[str, object]:
     """The default on one set, and the global budget."""
     mine, full, bound = one.of("default:0"), one.of(FULL), hindsight(one)
     low, high = bootstrap(mine[:, 3])
-    gain = 100 * (one.global_budget[:, 1] - one.global_budget[:, 0])
     return {
         "set": one.name,
         "questions": len(mine),
@@ -192,8 +193,10 @@ def set_row(one: Measured) -> dict[str, object]:
         "tokens_ratio": float(mine[:, 1].mean() / full[:, 1].mean()),
         "hindsight": bound,
         "hindsight_ratio": float(one.of(bound)[:, 1].mean() / full[:, 1].mean()),
-        "global_budget_gain": float(gain.mean()),
-        "global_budget_interval": list(bootstrap(gain)),
+        "global_budget": {
+            share: [float(gain.mean()), *bootstrap(gain)]
+            for share, gain in zip(SHARES, one.global_budget.T, strict=True)
+        },
     }
 
 

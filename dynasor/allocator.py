@@ -133,14 +133,14 @@ class PerQuery:
 class GlobalBudget:
     """One budget of output tokens for all queries.
 
-    Each query gets one sample first. From then on the next sample goes where its value a token is
+    Each query gets one sample first. From then on the next sample goes where its value is
     largest, one at a time for each query, since what the last one said decides what the next is
     worth. A query whose value is zero is certain. What runs when the budget is used up is let end,
     so the budget is exceeded by at most what is then in flight.
 
     Args:
         tokens: the budget, output tokens.
-        value: value a token of one more sample.
+        value: of one more sample, see `certaindex.value`.
         slots: requests in flight over all queries.
     """
 

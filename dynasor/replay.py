@@ -63,12 +63,14 @@ class RecordedQuery:
         groups: group of each sample's answer, None where it has none.
         tokens: output tokens of each sample.
         gold: group of the right answer, None where no sample gave it.
+        graded: whether the right answer is known.
     """
 
     id: str
     groups: tuple[int | None, ...]
     tokens: tuple[int, ...]
     gold: int | None
+    graded: bool = True
 
 
 def collect_queries(
@@ -85,7 +87,11 @@ def _query(name: str, rows: list[TraceSample], grouping: Grouping) -> RecordedQu
     groups = tuple(grouping.add(row.answer) for row in rows)
     gold = grouping.add(rows[0].gold)  # last, so that the gold text cannot stand for a group
     return RecordedQuery(
-        name, groups, tuple(row.tokens for row in rows), gold if gold in set(groups) else None
+        name,
+        groups,
+        tuple(row.tokens for row in rows),
+        gold if gold in set(groups) else None,
+        graded=rows[0].gold is not None,
     )
 
 
@@ -134,6 +140,7 @@ def replay(
         orders=orders,
         wave=wave,
         max_samples=budget,
+        graded=all(query.graded for query in queries),
         full_accuracy=float(means[:, 0].mean()),
         full_tokens=float(means[:, 1].mean()),
         rules=tuple(summarise(name, rows, means) for name, rows in runs.items()),

@@ -36,7 +36,7 @@ def replay_budget(
 
     Args:
         queries: recorded samples, see `dynasor.replay.collect_queries`.
-        value: worth of a token of the next sample, see `certaindex.value`.
+        value: urgency of the next sample, see `certaindex.value`.
         budget: share of the tokens that the full budget costs in the same orders, above 0 to 1.
         orders: random orders; the same as those of `dynasor.replay.replay` with the same seed.
         max_samples: samples a query at most, see `dynasor.replay.full_budget`.

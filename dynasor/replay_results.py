@@ -24,6 +24,9 @@ class Run(NamedTuple):
     reason: str
 
 
+_GRADES = ("accuracy", "accuracy_interval", "loss", "loss_interval")
+
+
 @dataclass(frozen=True, slots=True)
 class RuleResult:
     """One rule on all queries and orders; means a query, intervals of 95% over queries.
@@ -65,20 +68,29 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """All rules on the same orders of the same samples."""
+    """All rules on the same orders of the same samples.
+
+    Attributes:
+        graded: whether the right answer of every query is known; else accuracy and loss mean nothing.
+    """
 
     queries: int
     orders: int
     wave: int
     max_samples: int
+    graded: bool
     full_accuracy: float
     full_tokens: float
     rules: tuple[RuleResult, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """`{"queries": n, ..., "rules": [...]}`."""
+        """`{"queries": n, ..., "rules": [...]}`; accuracy and loss are null where not graded."""
         head = {name: getattr(self, name) for name in self.__slots__ if name != "rules"}
-        return head | {"rules": [rule.to_json() for rule in self.rules]}
+        rules = [rule.to_json() for rule in self.rules]
+        if not self.graded:
+            head["full_accuracy"] = None
+            rules = [rule | dict.fromkeys(_GRADES) for rule in rules]
+        return head | {"rules": rules}
 
 
 def summarise(name: str, runs: list[list[Run]], full: NDArray[np.float64]) -> RuleResult:

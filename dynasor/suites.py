@@ -95,6 +95,8 @@ def load_suite(
         question_field = question_field or source.question_field
         answer_field = answer_field or source.answer_field
         rows = hub_rows(source, split)
+    elif split is not None:
+        raise DataError(f"--split = {split}: {spec} has no splits; leave it out")
     else:
         rows = file_rows(source)
     reader = _Reader(name, question_field, answer_field)
@@ -116,6 +118,8 @@ def _source(spec: str) -> tuple[str, Path | HubSuite]:
             raise DataError(f"{spec}: there is no such file")
         suffix = next(suffix for suffix in SUFFIXES if spec.endswith(suffix))
         return path.name.removesuffix(suffix), path
+    if spec in KNOWN:
+        return spec, KNOWN[spec]
     if isdir(spec):
         return path.resolve().name, HubSuite(spec)
     known = hub_suite(spec)

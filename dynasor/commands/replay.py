@@ -105,9 +105,12 @@ def replay(
 def _print(result: ReplayResult, console: Console) -> None:
     from rich.table import Table
 
+    def grade(text: str) -> str:
+        return text if result.graded else "-"
+
     table = Table(
         title=f"{result.queries} queries, full budget {result.max_samples} samples "
-        f"({100 * result.full_accuracy:.1f}%, {result.full_tokens:,.0f} tokens), "
+        f"({grade(f'{100 * result.full_accuracy:.1f}%')}, {result.full_tokens:,.0f} tokens), "
         f"{result.orders} orders, wave {result.wave}",
         title_justify="left",
     )
@@ -117,8 +120,8 @@ def _print(result: ReplayResult, console: Console) -> None:
     for row in result.rules:
         table.add_row(
             row.rule,
-            f"{100 * row.accuracy:.1f}",
-            f"{row.loss:+.2f} [{row.loss_interval[0]:+.2f}, {row.loss_interval[1]:+.2f}]",
+            grade(f"{100 * row.accuracy:.1f}"),
+            grade(f"{row.loss:+.2f} [{row.loss_interval[0]:+.2f}, {row.loss_interval[1]:+.2f}]"),
             f"{row.tokens:,.0f}",
             f"{row.tokens_ratio:.3f}",
             f"{row.samples:.1f}",
@@ -126,3 +129,5 @@ def _print(result: ReplayResult, console: Console) -> None:
             f"{row.latency:,.0f}",
         )
     console.print(table)
+    if not result.graded:
+        console.print("The trace lacks right answers (`gold`), so nothing is graded.")

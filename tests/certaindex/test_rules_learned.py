@@ -63,8 +63,8 @@ def test_a_stop_without_half_of_the_votes_is_hopeless() -> None:
     assert Learned(caution=-10).decide(cast([1, 2, 3, 4, 5, 6])).stop == "hopeless"
 
 
-def test_the_value_is_a_token() -> None:
+def test_dear_samples_are_less_urgent() -> None:
     short, long = cast([1, 2], tokens=10), cast([1, 2], tokens=1000)
-    assert value_of_next_sample(short) == pytest.approx(100 * value_of_next_sample(long))
+    assert value_of_next_sample(short) == pytest.approx(10 * value_of_next_sample(long))
     assert value_of_next_sample(Votes(max_samples=8)) == 0
     assert value_of_next_sample(cast([1, 2], budget=2)) == 0

@@ -164,3 +164,15 @@ def test_the_default_saves_tokens_and_keeps_accuracy_on_real_samples(
     result = replay(real, {"default": parse_rule("default")}, orders=60).rules[0]
     assert result.loss_interval[0] <= 0.5
     assert result.tokens_ratio < 0.7
+
+
+def test_without_right_answers_nothing_is_graded():
+    samples = [
+        TraceSample(query="q", sample=number, tokens=5, answer=answer)
+        for number, answer in enumerate("aab")
+    ]
+    result = replay(collect_queries(samples), {"fixed:2": parse_rule("fixed:2")}, orders=4)
+    row = result.to_json()
+    assert row["full_accuracy"] is None
+    assert row["rules"][0]["accuracy"] is row["rules"][0]["loss_interval"] is None
+    assert row["rules"][0]["tokens"] == 10

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dynasor import suites
 from dynasor.errors import DataError
 from dynasor.suites import load_suite
 
@@ -111,3 +112,17 @@ def test_no_network_is_said_with_a_way_out(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match=r"owner/nothing.*\.jsonl"):
         load_suite("owner/nothing")
+
+
+def test_a_file_has_no_splits():
+    with pytest.raises(DataError, match="--split = train: embedded has no splits"):
+        load_suite("embedded", split="train")
+
+
+def test_a_folder_does_not_hide_a_known_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gsm8k").mkdir()
+    monkeypatch.setattr(
+        suites, "hub_rows", lambda source, split: [({"question": source[0], "answer": "1"}, "1")]
+    )
+    assert load_suite("gsm8k", question_field="question").queries[0].question == "openai/gsm8k"
