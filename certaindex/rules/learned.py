@@ -1,10 +1,10 @@
 """The default rule: stop when experience says that more samples are not worth their tokens.
 
-Optimal stopping, learned from traces. A tiny network looks at the state of the votes (how many
-samples, how large the two largest groups, how much budget is left, and two probabilities of these)
-and scores how well another sample is worth its cost. It was trained so that, over the traces, the
-tokens are few and the accuracy that is lost against the full budget is small: see
-`benchmarks/fit_default_rule.py`, which makes the data file beside this module.
+Optimal stopping, learned from traces. A linear score of the state of the votes (the probability that
+the leader is overtaken within the budget, how sure its lead is, how many samples, how large the two
+largest groups, how much budget is left) says how well another sample is worth its cost. It was
+trained so that, over the traces, the tokens are few and the accuracy that is lost against the full
+budget is small: see `benchmarks/fit_default_rule.py`, which makes the data file beside this module.
 
 So it is two-sided: it stops where the leader will do, and where more samples would not help.
 """
@@ -16,8 +16,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.resources import files
-from math import log, tanh
-from typing import Any
+from math import log
 
 from certaindex.rules.beta import probability_of_lead, probability_of_overtaking
 from certaindex.rules.verdict import Verdict, require
@@ -26,37 +25,34 @@ from certaindex.votes import Votes
 
 @dataclass(frozen=True, slots=True, eq=False)  # eq=False: hashed by identity, in no time
 class Experience:
-    """What was learned: a network of one hidden layer, and a caution for each full budget.
+    """What was learned: a weight for each feature, and a caution for each full budget.
 
     Attributes:
-        mean, scale: of each feature; it is standardised by them.
-        weights, biases: of the hidden layer, tanh; one row of weights for each unit.
-        output_weights, output_bias: of the score.
+        weights: of the features, see `features`.
+        bias: added to the score.
         budgets: full budgets (samples) with a caution, ascending.
         cautions: what is added to the score at each.
     """
 
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    weights: tuple[tuple[float, ...], ...]
-    biases: tuple[float, ...]
-    output_weights: tuple[float, ...]
-    output_bias: float
+    weights: tuple[float, ...]
+    bias: float
     budgets: tuple[int, ...]
     cautions: tuple[float, ...]
 
     @classmethod
     def from_json(cls, text: str) -> Experience:
         """Read what `benchmarks/fit_default_rule.py` wrote."""
-        return cls(**{name: _frozen(value) for name, value in json.loads(text).items()})
+        tables = json.loads(text)
+        return cls(
+            tuple(tables["weights"]),
+            tables["bias"],
+            tuple(tables["budgets"]),
+            tuple(tables["cautions"]),
+        )
 
     def worth_of_more(self, votes: Votes) -> float:
-        """Score of going on: log-odds of "continue" at the price that the network was taught."""
+        """Score of going on: log-odds of "continue" at the price that it was taught."""
         return _score(self, *votes.top_two(), votes.n, votes.remaining)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 @cache
@@ -90,7 +86,7 @@ class Learned:
 
 
 def features(first: int, second: int, finished: int, remaining: int) -> list[float]:
-    """What the network sees of a state of votes; the training uses this very function.
+    """What the score is made of; the training uses this very function.
 
     Args:
         first: votes of the largest group.
@@ -115,18 +111,9 @@ def _log_odds(probability: float) -> float:
 
 @lru_cache(maxsize=65536)
 def _score(seen: Experience, first: int, second: int, finished: int, remaining: int) -> float:
-    values = [
-        (x - mean) / scale
-        for x, mean, scale in zip(
-            features(first, second, finished, remaining), seen.mean, seen.scale, strict=True
-        )
-    ]
-    hidden = [
-        tanh(sum(w * x for w, x in zip(row, values, strict=True)) + bias)
-        for row, bias in zip(seen.weights, seen.biases, strict=True)
-    ]
-    pairs = zip(seen.output_weights, hidden, strict=True)
-    return sum(w * x for w, x in pairs) + seen.output_bias + _caution(seen, finished + remaining)
+    inputs = features(first, second, finished, remaining)
+    linear = sum(weight * x for weight, x in zip(seen.weights, inputs, strict=True))
+    return linear + seen.bias + _caution(seen, finished + remaining)
 
 
 def _caution(seen: Experience, budget: int) -> float:
