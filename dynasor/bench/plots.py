@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#4c566a", "#d1495b", "#00798c", "#edae49", "#66a182", "#8d6a9f", "#2e4057", "#c06c3e")
+COLOURS = ("#4c566a", "#d1495b", "#00798c", "#edae49", "#66a182", "#8d6a9f", "#5aa9e6", "#c06c3e")
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -59,7 +59,8 @@ def print_summaries(suite: str, summaries: Sequence[Summary], console: Console) 
     table = Table(title=f"{suite}: {summaries[0].queries} questions", title_justify="left")
     headings = "system|accuracy %|change, points|tokens a query|of full|samples|stopped"
     for heading in headings.split("|"):
-        table.add_column(heading, justify="left" if heading in ("system", "stopped") else "right")
+        words = heading in ("system", "stopped")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold")
     for row in summaries:
         reasons = sorted(row.reasons.items(), key=lambda item: -item[1])
         table.add_row(

@@ -19,6 +19,9 @@ GIB = 1 << 30
 KV_SHARE = 0.25
 """Of the free memory; the model itself, activations and other programs need the rest."""
 LARGEST_KV_GIB = 64
+TINY_MODEL_BYTES = 50 << 20
+FLOAT32_SHARE = 0.4
+"""Of the free memory that the weights of a model may take in float32."""
 
 _TCMALLOC = (
     "/usr/lib/*/libtcmalloc_minimal.so.4",
@@ -37,10 +40,12 @@ class CpuTuning:
     Attributes:
         environment: variables that were set, name -> value.
         missing: libraries that were not found, with the command that installs them.
+        dtype: in which the model computes.
     """
 
     environment: dict[str, str]
     missing: tuple[str, ...]
+    dtype: str
 
     def line(self) -> str:
         """One line for the user."""
@@ -59,6 +64,8 @@ class CpuTuning:
             parts.append(f"threads bound to cores {threads}")
         if "VLLM_CPU_KVCACHE_SPACE" in self.environment:
             parts.append(f"{self.environment['VLLM_CPU_KVCACHE_SPACE']} GiB for the KV cache")
+        if self.dtype == "float32":
+            parts.append("float32, for this CPU emulates bfloat16")
         text = "CPU: " + (", ".join(parts) or "settings of the environment kept")
         if self.missing:
             text += f"; slower than need be without {' and '.join(self.missing)}"
@@ -66,19 +73,25 @@ class CpuTuning:
 
 
 def tune(
+    weights_bytes: float,
     environment: MutableMapping[str, str] | None = None,
     *,
     kv_gib: int | None = None,
-    tiny_model: bool = False,
 ) -> CpuTuning:
     """Set what vLLM needs to be fast here. A variable that the user has set is left alone.
 
+    With a tiny model one thread computes: waking a second one costs more than it does, and the other
+    cores have the rest of the engine to run. Where the CPU emulates bfloat16, float32 is twice as
+    fast, and is taken if the weights then fit well into the memory.
+
     Args:
+        weights_bytes: size of the model in bfloat16; infinite if not known.
         environment: where to set it; the process environment by default.
         kv_gib: size of the KV cache, GiB; None takes a quarter of the free memory.
-        tiny_model: one thread computes: waking a second one costs more than it does, and the other
-            cores have the rest of the engine to run.
     """
+    tiny_model = weights_bytes < TINY_MODEL_BYTES
+    fits = 2 * weights_bytes < FLOAT32_SHARE * psutil.virtual_memory().available
+    dtype = "float32" if fits and not has_bfloat16() else "bfloat16"
     env = os.environ if environment is None else environment
     wanted: dict[str, str] = {}
     missing = []
@@ -106,7 +119,7 @@ def tune(
     if "VLLM_CPU_KVCACHE_SPACE" not in env:
         wanted["VLLM_CPU_KVCACHE_SPACE"] = str(kv_gib or _free_share_gib())
     env.update(wanted)
-    return CpuTuning(wanted, tuple(missing))
+    return CpuTuning(wanted, tuple(missing), dtype)
 
 
 def has_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:

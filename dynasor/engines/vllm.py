@@ -14,14 +14,13 @@ from typing import Any
 
 from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request
 from dynasor.engines.base import Capacity
-from dynasor.engines.cpu_tuning import CpuTuning, has_bfloat16, tune
+from dynasor.engines.cpu_tuning import CpuTuning, tune
 from dynasor.errors import EngineError, MissingExtra
 
 logger = logging.getLogger(__name__)
 
 BLOCK_SIZE_CPU = 32
 """Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
-TINY_MODEL_BYTES = 50 << 20
 _RENDERED_PROMPTS = 4096
 _ERROR_LENGTH = 500
 _QUIET = {
@@ -84,7 +83,7 @@ class VLLMEngine:
                 f"no model at {self._model!r}: the folder must hold config.json, weights, tokenizer"
             )
         if self._on_cpu and self._tune_cpu:
-            self.tuning = tune(kv_gib=self._kv_gib, tiny_model=self._is_tiny())
+            self.tuning = tune(_weights_bytes(Path(self._model)), kv_gib=self._kv_gib)
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
         try:
@@ -97,9 +96,6 @@ class VLLMEngine:
         except Exception as error:  # vLLM raises whatever its parts raise
             raise EngineError(f"vLLM cannot serve {self._model!r}: {_one_line(error)}") from error
 
-    def _is_tiny(self) -> bool:
-        return _weights_bytes(Path(self._model)) < TINY_MODEL_BYTES
-
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "model": self._model,
@@ -111,7 +107,7 @@ class VLLMEngine:
         }
         if self._on_cpu:
             arguments |= {
-                "dtype": "bfloat16" if has_bfloat16() or not self._is_tiny() else "float32",
+                "dtype": self.tuning.dtype if self.tuning else "bfloat16",
                 "block_size": BLOCK_SIZE_CPU,
                 "enforce_eager": True,  # compiling takes longer than most runs on a CPU
                 "logits_processors": ["dynasor.engines.vllm_seed:SeededSampling"],
