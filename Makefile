@@ -22,10 +22,10 @@ install: $(VENV)/.installed ## Install exactly the locked versions into .venv.
 
 $(VENV)/.installed: $(LOCK) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-deps '$(TORCH)' \
-		|| $(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
-	$(BIN)/pip install -q --no-deps -r $(LOCK)
-	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --no-compile --no-deps '$(TORCH)' \
+		|| $(BIN)/pip install -q --no-compile --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
+	$(BIN)/pip install -q --no-compile --no-deps -r $(LOCK)
+	$(BIN)/pip install -q --no-compile --no-deps --no-build-isolation -e .
 	@touch $@
 
 lint: install
