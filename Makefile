@@ -26,6 +26,8 @@ $(VENV)/.installed: $(LOCK) pyproject.toml
 		|| $(BIN)/pip install -q --no-compile --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
 	$(BIN)/pip install -q --no-compile --no-deps -r $(LOCK)
 	$(BIN)/pip install -q --no-compile --no-deps --no-build-isolation -e .
+	@# On all cores, which pip does not; some packages hold files for other versions of Python.
+	-@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	@touch $@
 
 lint: install
