@@ -161,6 +161,8 @@ def interrupt(recorded, out, how, after):
          "--rule", "adaptive-consistency:0.9", "--out", str(out), "--json"],
         env=os.environ | {"DYNASOR_ENGINE__TOKENS_PER_SECOND": "60"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell starts its background jobs with Ctrl-C ignored, and the tests may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     files = [out / "full" / "samples.jsonl", out / "rule-1" / "samples.jsonl"]
     while sum(map(lines, files)) < after and process.poll() is None:
