@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from certaindex.answers import extractor
 from certaindex.stopping import parse_rule
 from dynasor.errors import ConfigError
+from dynasor.scheduling.policies import parse_policy
 
 PREFIX = "DYNASOR_"
 LARGEST_FILE = 1 << 20
@@ -110,12 +111,34 @@ class AllocatorConfig(_Section):
         return value
 
 
+class SchedulerConfig(_Section):
+    """`[scheduler]`: which query is served first."""
+
+    policy: str = Field(
+        "default", description="order of the queries; `none` leaves vLLM's own scheduler"
+    )
+    patience: float = Field(
+        60.0, ge=0, description="seconds after which a query is guaranteed its turns"
+    )
+    turns: int = Field(
+        4, ge=0, description="one in so many admissions goes to the oldest query; 0: no guarantee"
+    )
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, value: str) -> str:
+        if value != "none":
+            parse_policy(value)
+        return value
+
+
 class Config(_Section):
     """All settings of a run."""
 
     engine: EngineConfig = EngineConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     allocator: AllocatorConfig = AllocatorConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
 
 
 def load_config(

@@ -19,6 +19,8 @@ from algorithms.program import Answer, Certainty, Event, Generation, Program, Re
 from dynasor.allocator import Allocator, LiveQuery, StopReason, TokenBill
 from dynasor.engines.base import Engine
 from dynasor.errors import EngineError
+from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.gang import Hints
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +82,9 @@ class SampleLog(Protocol):
 class _Query(LiveQuery):
     """A live query with what only the runtime needs."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, due: float | None) -> None:
         super().__init__(program)
+        self.due = None if due is None else monotonic() + due
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.reading = asyncio.Lock()  # events are folded in one after the other
         self.proposed: list[str] = []  # request ids in order of proposal
@@ -105,6 +108,7 @@ class Runtime:
             waiting for a slow sibling.
         log: keeps the finished samples, or None.
         observer: is told what happens, or None.
+        forecast: foresees how much work a query has left, for the engine's scheduler; or None.
     """
 
     def __init__(
@@ -115,7 +119,9 @@ class Runtime:
         in_order: bool = False,
         log: SampleLog | None = None,
         observer: Observer | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
+        self._forecast = forecast
         self._engine = engine
         self._allocator = allocator
         self._in_order = in_order
@@ -145,17 +151,21 @@ class Runtime:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def solve(self, program: Program, *, deadline: float | None = None) -> Outcome:
+    async def solve(
+        self, program: Program, *, deadline: float | None = None, due: float | None = None
+    ) -> Outcome:
         """Run one program to its outcome; cancelling the call cuts its requests.
 
         Args:
             program: a fresh program.
             deadline: seconds after which the best answer so far is taken, or None.
+            due: seconds in which the answer is wanted, or None; the scheduler goes by it, but
+                nothing is cut.
 
         Raises:
             EngineError: if the engine dies.
         """
-        query = _Query(program)
+        query = _Query(program, due)
         timer = None
         if deadline is not None:
             loop = asyncio.get_running_loop()
@@ -176,6 +186,8 @@ class Runtime:
             reason = self._allocator.review(query)
             if reason is not None:
                 self._stop(query, reason)
+            else:
+                self._hint(query)
         for granted in self._allocator.grants():
             assert isinstance(granted.query, _Query)
             for request in granted.query.program.propose(granted.requests):
@@ -246,7 +258,21 @@ class Runtime:
         # Reading an answer may wait for the equivalence worker; other queries go on meanwhile.
         await asyncio.to_thread(query.program.receive, generation)
         self._notify(query, request, generation)
+        if self._forecast is not None and generation.finish_reason in ("stop", "length"):
+            self._forecast.sample_ended(generation.tokens)
         self._review(query)
+
+    def _hint(self, query: _Query) -> None:
+        """Tell the engine's scheduler what is left to do."""
+        if self._forecast is None:
+            return
+        program = query.program
+        hints = Hints(
+            tokens=self._forecast.remaining_tokens(program.votes()),
+            certainty=program.certainty().value,
+            deadline=None if query.due is None else query.due - monotonic(),
+        )
+        self._engine.hint(program.id, hints)
 
     def _notify(self, query: _Query, request: Request, event: Event) -> None:
         if self._observer is not None:
@@ -278,6 +304,8 @@ class Runtime:
         query.stopping = True
         query.reason = reason
         self._allocator.release(query)
+        if self._forecast is not None:
+            self._forecast.query_ended(query.program.votes())
         for request, (_, generation) in query.ended.items():
             query.in_flight.discard(request)
             self._charge(query, generation)

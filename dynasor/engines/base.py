@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from algorithms.program import Event, Request
+from dynasor.scheduling.gang import Hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,14 @@ class Engine(Protocol):
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Cut requests; each then ends in a generation `aborted` with the text so far."""
+        ...
+
+    def hint(self, gang: str, hints: Hints) -> None:
+        """News of a gang (a program), for whoever orders its requests; costs no waiting.
+
+        Also its requests that are submitted later carry the latest hints. An engine that cannot
+        use them ignores them.
+        """
         ...
 
     def capacity(self) -> Capacity:

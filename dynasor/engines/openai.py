@@ -27,6 +27,7 @@ from algorithms.program import Event, Progress, Request
 from dynasor.engines.base import Capacity
 from dynasor.engines.openai_stream import StreamedOutput
 from dynasor.errors import EngineError
+from dynasor.scheduling.gang import Hints
 
 logger = logging.getLogger(__name__)
 
@@ -258,6 +259,9 @@ class OpenAIEngine:
             # Taken out, so that a second abort does not disturb the closing.
             if (task := self._running.pop(request, None)) is not None:
                 task.cancel()
+
+    def hint(self, gang: str, hints: Hints) -> None:
+        """Servers are told nothing."""
 
     def capacity(self) -> Capacity:
         """Requests in flight that were asked for, and the model."""

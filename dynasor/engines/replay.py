@@ -16,6 +16,7 @@ from pathlib import Path
 from algorithms.program import Event, Generation, Progress, Request
 from dynasor.engines.base import Capacity
 from dynasor.errors import EngineError
+from dynasor.scheduling.gang import Hints
 from dynasor.traces import TraceSample, read_traces
 
 TICK = 0.01
@@ -117,6 +118,9 @@ class ReplayEngine:
         for request in ids:
             if request in self._cut:
                 self._cut[request].set()
+
+    def hint(self, gang: str, hints: Hints) -> None:
+        """Nothing to order."""
 
     def capacity(self) -> Capacity:
         """As many requests as were asked for, of the recorded model."""

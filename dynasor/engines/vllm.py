@@ -16,6 +16,7 @@ from algorithms.program import Event, FinishReason, Generation, Progress, Prompt
 from dynasor.engines.base import Capacity
 from dynasor.engines.cpu_tuning import CpuTuning, tune
 from dynasor.errors import EngineError, MissingExtra
+from dynasor.scheduling.gang import Hints
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +195,9 @@ class VLLMEngine:
         known = [request for request in ids if request in self._running]
         if known and self._engine is not None:
             await self._engine.abort(known)
+
+    def hint(self, gang: str, hints: Hints) -> None:
+        """Tell the scheduler in the engine."""
 
     def capacity(self) -> Capacity:
         """Batch size and model."""
