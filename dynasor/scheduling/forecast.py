@@ -7,8 +7,10 @@ finished samples, drawn towards the mean of all queries while there are few.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from random import Random
+from typing import Protocol, cast
 
 from certaindex.stopping import StopRule
 from certaindex.votes import Votes
@@ -17,6 +19,10 @@ PATHS = 32
 """Continuations that are played for one state of the votes."""
 _PRIOR_SAMPLES = 1.0  # weight of the mean of all queries, in samples
 _MEMORY = 500  # ended samples, queries that the means look back on
+
+
+class HashableRule(StopRule, Hashable, Protocol):
+    """A stop rule that is a value, as all of ours are."""
 
 
 class Forecast:
@@ -28,7 +34,9 @@ class Forecast:
     """
 
     def __init__(self, rule: StopRule, tokens: float = 500.0) -> None:
-        self._rule = rule
+        if not isinstance(rule, Hashable):
+            raise TypeError(f"{rule!r} must be hashable: forecasts are kept by rule")
+        self._rule = cast(HashableRule, rule)
         self._tokens = tokens
         self._samples: float | None = None
         self._ended = [0, 0]
@@ -57,7 +65,7 @@ class Forecast:
 
 
 @lru_cache(maxsize=65536)
-def samples_to_come(rule: StopRule, first: int, second: int, n: int, max_samples: int) -> float:
+def samples_to_come(rule: HashableRule, first: int, second: int, n: int, max_samples: int) -> float:
     """Expected samples until a rule stops a query.
 
     The shares of the leader, the runner-up and all others are drawn from their Dirichlet posterior
