@@ -60,7 +60,7 @@ async def certain_answer(
         )
     if engine is not None:
         return await _ask(question.strip(), config, engine, observer)
-    own = build_engine(config.engine, config.algorithm.seed)
+    own = build_engine(config.engine, config.algorithm.seed, config.scheduler)
     try:
         await own.start()
         return await _ask(question.strip(), config, own, observer)

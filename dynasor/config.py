@@ -24,6 +24,10 @@ PREFIX = "DYNASOR_"
 LARGEST_FILE = 1 << 20
 
 
+VLLM_ORDERS = ("none", "vllm", "vllm-priority")
+"""Values of scheduler.policy that leave the order to vLLM."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -115,7 +119,9 @@ class SchedulerConfig(_Section):
     """`[scheduler]`: which query is served first."""
 
     policy: str = Field(
-        "default", description="order of the queries; `none` leaves vLLM's own scheduler"
+        "default",
+        description="order of the queries; `none`: vLLM's own scheduler, `vllm`: the same, counted, "
+        "`vllm-priority`: vLLM's priorities by arrival of the query, counted",
     )
     patience: float = Field(
         60.0, ge=0, description="seconds after which a query is guaranteed its turns"
@@ -127,7 +133,7 @@ class SchedulerConfig(_Section):
     @field_validator("policy")
     @classmethod
     def _known_policy(cls, value: str) -> str:
-        if value != "none":
+        if value not in VLLM_ORDERS:
             parse_policy(value)
         return value
 
@@ -167,6 +173,18 @@ def load_config(
             merged.setdefault(section, {}).update(given)
     try:
         return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def scheduler_config(values: Any) -> SchedulerConfig:
+    """A checked `[scheduler]` section.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    try:
+        return Config.model_validate({"scheduler": values}).scheduler
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
 

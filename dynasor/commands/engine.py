@@ -30,7 +30,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 @asynccontextmanager
 async def started(settings: Config, console: Console) -> AsyncIterator[Engine]:
     """The engine of a configuration, started; closed at the end."""
-    engine = build_engine(settings.engine, settings.algorithm.seed)
+    engine = build_engine(settings.engine, settings.algorithm.seed, settings.scheduler)
     begin = monotonic()
     try:
         with console.status(f"starting {settings.engine.kind} with {settings.engine.model}"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dynasor.config import EngineConfig
+from dynasor.config import EngineConfig, SchedulerConfig
 from dynasor.embedded_model import path as embedded_model
 from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError
@@ -14,12 +14,15 @@ EMBEDDED = "embedded"
 EMBEDDED_KV_GIB = 1
 
 
-def build_engine(config: EngineConfig, seed: int | None = None) -> Engine:
+def build_engine(
+    config: EngineConfig, seed: int | None = None, scheduler: SchedulerConfig | None = None
+) -> Engine:
     """The engine that the configuration names, not yet started.
 
     Args:
         config: the `[engine]` section.
         seed: order in which `replay` plays each query's samples; the file's order if None.
+        scheduler: the `[scheduler]` section; the engine's own order if None.
 
     Raises:
         ConfigError: if the kind of engine needs a setting that is missing.
@@ -60,4 +63,5 @@ def build_engine(config: EngineConfig, seed: int | None = None) -> Engine:
         max_model_len=config.max_model_len,
         kv_gib=config.kv_gib or (EMBEDDED_KV_GIB if embedded else None),
         tune_cpu=config.tune_cpu,
+        scheduler=scheduler,
     )

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request
+from dynasor.config import SchedulerConfig
 from dynasor.engines.base import Capacity
 from dynasor.engines.cpu_tuning import CpuTuning, tune
+from dynasor.engines.vllm_gangs import VLLMGangs
 from dynasor.errors import EngineError, MissingExtra
 from dynasor.scheduling.gang import Hints
 
@@ -44,6 +46,7 @@ class VLLMEngine:
         max_model_len: longest prompt plus output, tokens; by model and memory if None.
         kv_gib: KV cache on CPU, GiB; None takes a quarter of the free memory.
         tune_cpu: set the environment for speed where vLLM runs on the CPU.
+        scheduler: which gang is served first; vLLM's own order if None.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class VLLMEngine:
         max_model_len: int | None = None,
         kv_gib: int | None = None,
         tune_cpu: bool = True,
+        scheduler: SchedulerConfig | None = None,
     ) -> None:
         self._model = model
+        self._gangs = VLLMGangs(scheduler or SchedulerConfig(policy="none"))
         self._max_running = max_running
         self._max_model_len = max_model_len
         self._kv_gib = kv_gib
@@ -92,6 +97,7 @@ class VLLMEngine:
             from vllm.v1.engine.async_llm import AsyncLLM
 
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
+            self._gangs.connect(self._engine)
         except MissingExtra:
             raise
         except Exception as error:  # vLLM raises whatever its parts raise
@@ -105,6 +111,7 @@ class VLLMEngine:
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
+            **self._gangs.engine_arguments(),
         }
         if self._on_cpu:
             arguments |= {
@@ -124,7 +131,10 @@ class VLLMEngine:
         try:
             prompt = {"prompt_token_ids": self._tokens(request.prompt, request.prefix)}
             reported = 0
-            async for output in self._engine.generate(prompt, self._sampling(request), request.id):
+            parameters = self._sampling(request)
+            async for output in self._engine.generate(
+                prompt, parameters, request.id, priority=self._gangs.priority(request.program)
+            ):
                 seen.take(output)
                 due = request.report_every and seen.tokens >= reported + request.report_every
                 if due and not output.finished:
@@ -155,18 +165,20 @@ class VLLMEngine:
             "output_kind": RequestOutputKind.DELTA
             if request.report_every
             else RequestOutputKind.FINAL_ONLY,
+            "extra_args": self._gangs.request_arguments(request.program),
         }
         if wanted.seed is not None and wanted.temperature > 0:
             if self._on_cpu:
                 if wanted.top_p < 1:
                     raise ValueError("top_p below 1 does not go with a seed on CPU")
                 arguments["temperature"] = 0.0
-                arguments["extra_args"] = {
+                arguments["extra_args"] |= {
                     "dynasor_seed": wanted.seed,
                     "dynasor_temperature": wanted.temperature,
                 }
             else:
                 arguments["seed"] = wanted.seed
+        arguments["extra_args"] = arguments["extra_args"] or None
         return SamplingParams(**arguments)
 
     def _tokens(self, prompt: Prompt, prefix: str) -> list[int]:
@@ -197,7 +209,30 @@ class VLLMEngine:
             await self._engine.abort(known)
 
     def hint(self, gang: str, hints: Hints) -> None:
-        """Tell the scheduler in the engine."""
+        """Tell the scheduler in the engine; news are sent together while a call is under way."""
+        self._gangs.hint(gang, hints)
+
+    async def counters(self, *, reset: bool = False) -> dict[str, float]:
+        """What the scheduler counted since the last reset.
+
+        Steps, preemptions, recomputed_tokens, kv_peak, kv_mean, kv_now (shares of the KV cache),
+        running_mean, running, waiting (requests).
+
+        Raises:
+            EngineError: if the scheduler is vLLM's own (`none`), which does not count.
+        """
+        counters: dict[str, float] = await self._gangs.ask("counters", reset=reset)
+        return counters
+
+    async def steps(self) -> list[tuple[float, int, int, int]]:
+        """Steps since the last call: seconds, decoding requests, prefill tokens, context tokens.
+
+        The first call begins the log.
+
+        Raises:
+            EngineError: as `counters` does.
+        """
+        return [tuple(step) for step in await self._gangs.ask("steps")]
 
     def capacity(self) -> Capacity:
         """Batch size and model."""

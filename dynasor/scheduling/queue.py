@@ -94,7 +94,7 @@ class GangQueue(Generic[T]):
         self.typical = 100.0
         self.pace = 0.01
         self.order_changed = False
-        """Set when a gang's place changes; whoever keeps an order of running members resets it."""
+        """Set when a gang's place changes or a member is taken; reset by who keeps an order."""
 
     # What happens to requests -----------------------------------------------------------------
 
@@ -181,6 +181,7 @@ class GangQueue(Generic[T]):
         self._leave(item, gang)
         gang.running += 1
         self._place(gang)
+        self.order_changed = True
         return item
 
     def standing(self, item: T) -> tuple[float, ...]:
@@ -192,6 +193,10 @@ class GangQueue(Generic[T]):
         if self._is_aged(gang.arrival):
             return (0, gang.arrival)
         return (1, *self._places[gang.id].key, gang.arrival)
+
+    def holds(self, item: T) -> bool:
+        """Whether the request is in hand, waiting or running."""
+        return item in self._gang_of
 
     def gang_of(self, item: T) -> Gang:
         """Facts of a member's gang."""

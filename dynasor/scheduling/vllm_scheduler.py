@@ -1,0 +1,163 @@
+"""The gang scheduler inside vLLM: `scheduler_cls="dynasor.scheduling.vllm_scheduler.GangScheduler"`.
+
+Waiting requests are admitted in the order of a policy, gang by gang; when memory runs out, the victims
+are members of the gang that the policy ranks last. Running requests keep their place otherwise. Hints
+come with the requests (`extra_args`, in HTTP `vllm_xargs`; see `dynasor.scheduling.gang`) and can be
+updated through `EngineCore.gang_call`. Settings: `additional_config={"dynasor": {"policy": ...,
+"patience": ..., "turns": ...}}`, the `[scheduler]` section of the configuration.
+
+Only methods and attributes named in `vllm_hooks.LEANS_ON` are used; all else is vLLM's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Any
+
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.request_queue import RequestQueue
+from vllm.v1.request import Request, RequestStatus
+
+from dynasor.config import SchedulerConfig
+from dynasor.scheduling.gang import Hints, read_hints
+from dynasor.scheduling.policies import parse_policy
+from dynasor.scheduling.queue import Aging, GangQueue
+from dynasor.scheduling.vllm_hooks import check_vllm, scheduler_settings
+from dynasor.scheduling.vllm_steps import CountingScheduler
+
+RESORT = 1.0
+"""Seconds after which the running requests are put in order though nothing happened: gangs age."""
+
+
+class GangScheduler(CountingScheduler):
+    """vLLM's scheduler with gangs in the order of a policy.
+
+    Raises:
+        RuntimeError: if this vLLM lacks something that is leant on.
+        ConfigError: if a setting is wrong.
+    """
+
+    def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        check_vllm()
+        settings = scheduler_settings(vllm_config.additional_config)
+        super().__init__(vllm_config, *args, **kwargs)
+        self._gangs = GangQueue[Request](
+            parse_policy(settings.policy),
+            monotonic,
+            aging=_aging(settings),
+            ready=self._may_prefill,
+        )
+        self.waiting = _Waiting(self._gangs)
+        self._prefilling: dict[str, Request] = {}  # gang -> member with a long prompt in parts
+        self._sorted = 0.0
+        self._part = self.scheduler_config.long_prefill_token_threshold
+
+    def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
+        """One step: victims in order, then vLLM's scheduling."""
+        gangs = self._gangs
+        gangs.pace = self.pace or gangs.pace
+        gangs.reconsider()
+        now = monotonic()
+        if gangs.order_changed or now > self._sorted + RESORT:
+            # vLLM preempts from the end of this list.
+            self.running.sort(key=gangs.standing)
+            gangs.order_changed, self._sorted = False, now
+        output = super().schedule(throttle_prefills)
+        if self._part:
+            self._note_prefills(output)
+        return output
+
+    def _note_prefills(self, output: SchedulerOutput) -> None:
+        """Remember whose prompt is computed in parts: its siblings will find it in the cache."""
+        for gang, request in list(self._prefilling.items()):
+            if not request.is_prefill_chunk or request.is_finished():
+                del self._prefilling[gang]
+        for new in output.scheduled_new_reqs:
+            request = self.requests[new.req_id]
+            if request.is_prefill_chunk:
+                self._prefilling[self._gangs.gang_of(request).id] = request
+
+    def _may_prefill(self, request: Request) -> bool:
+        """False while a sibling computes, in parts, a prefix that this request would share.
+
+        Where vLLM limits the part of a prompt in a step, siblings would otherwise compute the same
+        tokens side by side.
+        """
+        sibling = self._prefilling.get(self._gangs.gang_of(request).id)
+        if sibling is None or sibling is request or not sibling.is_prefill_chunk:
+            return True
+        if sibling.num_tokens - sibling.num_computed_tokens <= self._part:
+            return True  # running requests go first: it will be in the cache in this very step
+        block = sibling.num_computed_tokens // self.hash_block_size
+        ours, theirs = request.block_hashes, sibling.block_hashes
+        return not (block < min(len(ours), len(theirs)) and ours[block] == theirs[block])
+
+    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        finished = request.status in (
+            RequestStatus.FINISHED_STOPPED,
+            RequestStatus.FINISHED_LENGTH_CAPPED,
+        )
+        self._gangs.end(request, request.num_output_tokens, finished)
+        return super()._free_request(request, *args, **kwargs)
+
+    def gang_hints(self, news: dict[str, dict[str, float]]) -> None:
+        """News of gangs, each flat as a request would carry them; see `read_hints`."""
+        for gang, hints in news.items():
+            self._gangs.hint(gang, read_hints(hints)[1])
+
+    def gang_order(self) -> list[str]:
+        """Ids of the waiting requests' gangs in the present order, to look into a live engine."""
+        return [self._gangs.gang_of(request).id for request in self._gangs]
+
+
+class _Waiting(RequestQueue):  # type: ignore[misc]
+    """vLLM's view of a gang queue."""
+
+    def __init__(self, gangs: GangQueue[Request]) -> None:
+        self._gangs = gangs
+
+    def add_request(self, request: Request) -> None:
+        if self._gangs.holds(request):
+            self._gangs.give_back(request)
+            return
+        parameters = request.sampling_params
+        gang, hints = read_hints(parameters.extra_args) if parameters else (None, Hints())
+        self._gangs.add(request, gang, request.request_id, hints)
+
+    def pop_request(self) -> Request:
+        return self._gangs.take()
+
+    def peek_request(self) -> Request:
+        request = self._gangs.peek()
+        if request is None:
+            raise IndexError("peek from a queue where nothing is ready")
+        return request
+
+    def prepend_request(self, request: Request) -> None:
+        self.add_request(request)
+
+    def prepend_requests(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            self.add_request(request)
+
+    def remove_request(self, request: Request) -> None:
+        self._gangs.end(request, request.num_output_tokens)
+
+    def remove_requests(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            if request in self._gangs:
+                self.remove_request(request)
+
+    def __bool__(self) -> bool:
+        return self._gangs.peek() is not None
+
+    def __len__(self) -> int:
+        return len(self._gangs)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._gangs)
+
+
+def _aging(settings: SchedulerConfig) -> Aging | None:
+    return Aging(settings.patience, settings.turns) if settings.turns else None
