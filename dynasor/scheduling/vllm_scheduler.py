@@ -11,7 +11,7 @@ Only methods and attributes named in `vllm_hooks.LEANS_ON` are used; all else is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -48,7 +48,7 @@ class GangScheduler(CountingScheduler):
             aging=_aging(settings),
             ready=self._may_prefill,
         )
-        self.waiting = _Waiting(self._gangs)
+        self.waiting = _Waiting(self._gangs, self._admit)
         self._prefilling: dict[str, Request] = {}  # gang -> member with a long prompt in parts
         self._sorted = 0.0
         self._part = self.scheduler_config.long_prefill_token_threshold
@@ -63,20 +63,12 @@ class GangScheduler(CountingScheduler):
             # vLLM preempts from the end of this list.
             self.running.sort(key=gangs.standing)
             gangs.order_changed, self._sorted = False, now
-        output = super().schedule(throttle_prefills)
-        if self._part:
-            self._note_prefills(output)
-        return output
+        return super().schedule(throttle_prefills)
 
-    def _note_prefills(self, output: SchedulerOutput) -> None:
-        """Remember whose prompt is computed in parts: its siblings will find it in the cache."""
-        for gang, request in list(self._prefilling.items()):
-            if not request.is_prefill_chunk or request.is_finished():
-                del self._prefilling[gang]
-        for new in output.scheduled_new_reqs:
-            request = self.requests[new.req_id]
-            if request.is_prefill_chunk:
-                self._prefilling[self._gangs.gang_of(request).id] = request
+    def _admit(self, request: Request) -> None:
+        """Where vLLM limits the part of a prompt in a step, note whose prompt is under way."""
+        if self._part:
+            self._prefilling[self._gangs.gang_of(request).id] = request
 
     def _may_prefill(self, request: Request) -> bool:
         """False while a sibling computes, in parts, a prefix that this request would share.
@@ -85,7 +77,7 @@ class GangScheduler(CountingScheduler):
         tokens side by side.
         """
         sibling = self._prefilling.get(self._gangs.gang_of(request).id)
-        if sibling is None or sibling is request or not sibling.is_prefill_chunk:
+        if sibling is None or sibling is request:
             return True
         if sibling.num_tokens - sibling.num_computed_tokens <= self._part:
             return True  # running requests go first: it will be in the cache in this very step
@@ -98,7 +90,11 @@ class GangScheduler(CountingScheduler):
             RequestStatus.FINISHED_STOPPED,
             RequestStatus.FINISHED_LENGTH_CAPPED,
         )
-        self._gangs.end(request, request.num_output_tokens, finished)
+        if self._gangs.holds(request):
+            gang = self._gangs.gang_of(request).id
+            if self._prefilling.get(gang) is request:
+                del self._prefilling[gang]
+            self._gangs.end(request, request.num_output_tokens, finished)
         return super()._free_request(request, *args, **kwargs)
 
     def gang_hints(self, news: dict[str, dict[str, float]]) -> None:
@@ -114,8 +110,9 @@ class GangScheduler(CountingScheduler):
 class _Waiting(RequestQueue):  # type: ignore[misc]
     """vLLM's view of a gang queue."""
 
-    def __init__(self, gangs: GangQueue[Request]) -> None:
+    def __init__(self, gangs: GangQueue[Request], admit: Callable[[Request], None]) -> None:
         self._gangs = gangs
+        self._admit = admit
 
     def add_request(self, request: Request) -> None:
         if self._gangs.holds(request):
@@ -126,7 +123,9 @@ class _Waiting(RequestQueue):  # type: ignore[misc]
         self._gangs.add(request, gang, request.request_id, hints)
 
     def pop_request(self) -> Request:
-        return self._gangs.take()
+        request = self._gangs.take()
+        self._admit(request)
+        return request
 
     def peek_request(self) -> Request:
         request = self._gangs.peek()
