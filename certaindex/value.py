@@ -14,8 +14,7 @@ def value_of_next_sample(votes: Votes, experience: Experience | None = None) -> 
     The odds at which the default rule would go on, over the square root of the tokens that a sample
     of this query takes on average so far. The root, and not the tokens themselves, because long
     samples are not only dear: they are the mark of a hard query, whose answer still changes. On the
-    recorded sets, dividing by the tokens lost accuracy beyond the interval on three of twelve and
-    dividing by their root on one (`docs/results/stop_rules.md`).
+    recorded sets dividing by the tokens lost more accuracy (`docs/results/stop_rules.md`).
 
     Only the order of queries by this value has a meaning: stopping all queries below one level is
     what the default rule does with one price for all, and a budget finds that level by itself.
