@@ -24,7 +24,13 @@ ENVIRONMENT = {
     "KMP_BLOCKTIME": "0",
     "HF_HUB_OFFLINE": "1",
 }
-FLAGS = ["--enforce-eager", "--block-size", "32", "--max-num-seqs", "64", "--dtype", "bfloat16"]
+SLOTS = 64
+FLAGS = [
+    *("--enforce-eager", "--block-size", "32", "--max-num-seqs", str(SLOTS)),
+    *("--dtype", "bfloat16"),
+    *("--scheduler-cls", "dynasor.scheduling.vllm_scheduler.GangScheduler"),
+    *("--additional-config", '{"dynasor": {"policy": "gang-srpt"}}'),
+]
 
 
 class VLLMServer(NamedTuple):

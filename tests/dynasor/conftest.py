@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from dynasor.config import SchedulerConfig
 from dynasor.embedded_model import path as embedded_model
 from dynasor.embedded_model import test_suite as suite_file
 from tests.vllm_server import VLLMServer, serve
@@ -36,7 +37,9 @@ async def vllm_engine() -> AsyncIterator[Any]:
     from dynasor.engines.vllm import VLLMEngine
 
     before = dict(os.environ)
-    engine = VLLMEngine(str(embedded_model()), max_running=16, kv_gib=1)
+    engine = VLLMEngine(
+        str(embedded_model()), max_running=16, kv_gib=1, scheduler=SchedulerConfig()
+    )
     await engine.start()
     yield engine
     await engine.close()

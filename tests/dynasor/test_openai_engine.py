@@ -2,12 +2,14 @@
 
 import asyncio
 
+import openai
 import pytest
 
 from algorithms.program import Generation, Progress, Request, Sampling
 from certaindex.answers import extract
 from dynasor.engines.openai import OpenAIEngine
 from dynasor.errors import EngineError
+from tests.vllm_server import SLOTS
 
 # The first test waits for the server.
 pytestmark = pytest.mark.timeout(600)
@@ -130,3 +132,37 @@ async def test_a_wrong_model_is_named_with_those_there_are(vllm_server):
     with pytest.raises(EngineError, match=r"no model 'gpt-9'; it has embedded"):
         await engine.start()
     await engine.close()
+
+
+async def test_any_client_can_use_gangs_of_the_server(vllm_server):
+    """The official client, hints in `vllm_xargs`, behind a full batch."""
+    client = openai.AsyncOpenAI(base_url=vllm_server.url, api_key="none", timeout=300)
+    order = []
+
+    async def ask(gang, tokens, hints):
+        stream = await client.completions.create(
+            model=vllm_server.model,
+            prompt="Tom has",
+            max_tokens=tokens,
+            temperature=0,
+            stream=True,
+            extra_body={"ignore_eos": True, "vllm_xargs": {"gang": gang, **hints}},
+        )
+        async for _ in stream:
+            if gang not in order:
+                order.append(gang)
+
+    async def until(name, least):
+        while vllm_server.metric(name) < least:
+            await asyncio.sleep(0.02)
+
+    tasks = [asyncio.create_task(ask("busy", 300, {})) for _ in range(SLOTS)]
+    await until("vllm:num_requests_running", SLOTS)
+    for gang, left in (("long", 9000), ("short", 90), ("broken", "no number")):
+        tasks += [asyncio.create_task(ask(gang, 40, {"gang_tokens": left})) for _ in range(SLOTS)]
+        await asyncio.sleep(0.1)
+    await until("vllm:num_requests_waiting", 2 * SLOTS)
+    await asyncio.gather(*tasks)
+    await client.close()
+    assert order.index("short") < order.index("long")
+    assert set(order) == {"busy", "long", "short", "broken"}

@@ -13,6 +13,7 @@ from dynasor.allocator import PerQuery
 from dynasor.engines.vllm import VLLMEngine
 from dynasor.errors import EngineError
 from dynasor.runtime import Runtime
+from dynasor.scheduling.gang import Hints
 
 
 def request(name, question, **more):
@@ -153,6 +154,83 @@ async def test_a_query_end_to_end(vllm_engine, easy_rows):
             assert outcome.bill.output > 0
     assert right >= 4
     assert await vllm_engine._engine.reset_prefix_cache(), "cut samples left the engine"
+
+
+class Race:
+    """Requests of gangs behind a full batch: in which order do they start?"""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.order = []
+        self.tasks = []
+
+    def enter(self, gang, members, tokens, hints=None):
+        if hints is not None:
+            self.engine.hint(gang, hints)
+        for index in range(members):
+            self.tasks.append(asyncio.create_task(self._run(gang, index, tokens)))
+
+    async def _run(self, gang, index, tokens):
+        sampling = Sampling(max_tokens=tokens, temperature=0.0)
+        asked = Request(f"{gang}{index}", gang, f"Count {index}:", sampling, report_every=1)
+        async for event in self.engine.submit(asked):
+            if gang not in self.order and event.tokens:
+                self.order.append(gang)
+
+    async def fill(self):
+        self.enter("busy", 16, 120)
+        while (await self.engine.counters())["running"] < 16:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_waits_goes_by_expected_work_and_news_change_it(vllm_engine):
+    race = Race(vllm_engine)
+    await race.fill()
+    race.enter("long", 16, 30, Hints(tokens=5000))
+    race.enter("middle", 16, 30, Hints(tokens=2000))
+    race.enter("short", 16, 30, Hints(tokens=100))
+    while (await vllm_engine.counters())["waiting"] < 48:
+        await asyncio.sleep(0.005)
+    vllm_engine.hint("long", Hints(tokens=10))
+    await asyncio.gather(*race.tasks)
+    assert race.order == ["busy", "long", "short", "middle"]
+
+
+async def test_a_stopped_query_leaves_the_engine_within_two_steps(vllm_engine):
+    """Cut by the front end while it decodes: members that run and members that wait."""
+    race = Race(vllm_engine)
+    race.enter("cut", 24, 400)
+    while (await vllm_engine.counters())["running"] < 16:
+        await asyncio.sleep(0.01)
+    race.enter("other", 4, 60)
+    await vllm_engine.abort([f"cut{index}" for index in range(24)])
+    before = await vllm_engine.counters()
+    # Whoever asks is answered between two steps, so at most the step under way was still to come.
+    after = await vllm_engine.counters()
+    assert after["steps"] - before["steps"] <= 2
+    assert after["running"] + after["waiting"] <= 4
+    await asyncio.gather(*race.tasks)
+    assert (await vllm_engine.counters())["kv_now"] == 0
+
+
+async def test_the_scheduler_counts_steps(vllm_engine, easy_rows):
+    await vllm_engine.counters(reset=True)
+    await vllm_engine.steps()
+    await run(vllm_engine, request("counted", easy_rows[0]["question"]))
+    counters = await vllm_engine.counters(reset=True)
+    steps = await vllm_engine.steps()
+    assert counters["steps"] > 5
+    assert counters["running_mean"] == pytest.approx(1)
+    assert 0 < counters["kv_peak"] < 0.1
+    assert all(seconds > 0 for seconds, *_ in steps)
+    assert sum(decoding for _, decoding, _, _ in steps) == len(steps) - 1
+    assert (await vllm_engine.counters())["steps"] == 0
+
+
+async def test_vllms_own_scheduler_says_that_it_counts_nothing():
+    engine = VLLMEngine("unused")
+    with pytest.raises(EngineError, match=r'scheduler\.policy = "vllm"'):
+        await engine.counters()
 
 
 async def test_a_model_that_is_not_there_is_named(tmp_path):
