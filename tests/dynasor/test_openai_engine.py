@@ -112,7 +112,7 @@ async def test_cutting_frees_the_server(engine, vllm_server):
     ends = await asyncio.gather(*map(cut_at_first_news, requests))
     assert {end.finish_reason for end in ends} == {"aborted"}
     assert all(1 <= end.tokens < 980 and end.text for end in ends)
-    while vllm_server.metric("vllm:num_requests_running"):  # noqa: ASYNC110 - it does not tell
+    while vllm_server.metric("vllm:num_requests_running"):
         await asyncio.sleep(0.05)
     # It would have generated them to their end if it had not noticed.
     assert vllm_server.metric("vllm:generation_tokens_total") - before < 4 * 980
