@@ -58,6 +58,9 @@ class EngineConfig(_Section):
     kv_gib: int | None = Field(
         None, ge=1, description="KV cache on CPU, GiB; a quarter of the free memory if not set"
     )
+    kv_blocks: int | None = Field(
+        None, ge=1, description="KV cache in blocks, in place of what memory allows"
+    )
     tune_cpu: bool = Field(True, description="preload fast libraries and bind threads on CPU")
     timeout: float = Field(60.0, gt=0, description="seconds that a server may be silent")
     retries: int = Field(3, ge=0, le=20, description="tries again after a server's failure")

@@ -62,6 +62,7 @@ def build_engine(
         max_running=config.max_running,
         max_model_len=config.max_model_len,
         kv_gib=config.kv_gib or (EMBEDDED_KV_GIB if embedded else None),
+        kv_blocks=config.kv_blocks,
         tune_cpu=config.tune_cpu,
         scheduler=scheduler,
     )

@@ -45,6 +45,7 @@ class VLLMEngine:
         max_running: requests in the batch at once.
         max_model_len: longest prompt plus output, tokens; by model and memory if None.
         kv_gib: KV cache on CPU, GiB; None takes a quarter of the free memory.
+        kv_blocks: size of the KV cache in blocks, in place of what memory allows.
         tune_cpu: set the environment for speed where vLLM runs on the CPU.
         scheduler: which gang is served first; vLLM's own order if None.
     """
@@ -56,6 +57,7 @@ class VLLMEngine:
         max_running: int = 64,
         max_model_len: int | None = None,
         kv_gib: int | None = None,
+        kv_blocks: int | None = None,
         tune_cpu: bool = True,
         scheduler: SchedulerConfig | None = None,
     ) -> None:
@@ -64,6 +66,7 @@ class VLLMEngine:
         self._max_running = max_running
         self._max_model_len = max_model_len
         self._kv_gib = kv_gib
+        self._kv_blocks = kv_blocks
         self._tune_cpu = tune_cpu
         self._engine: Any = None  # vllm.v1.engine.async_llm.AsyncLLM
         self._on_cpu = False
@@ -108,6 +111,7 @@ class VLLMEngine:
             "model": self._model,
             "max_num_seqs": self._max_running,
             "max_model_len": self._max_model_len or -1,
+            "num_gpu_blocks_override": self._kv_blocks,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
