@@ -26,13 +26,14 @@ from dynasor.scheduling.forecast import Forecast
 from dynasor.suites import load_suite
 
 SYSTEMS = {
-    "vllm": ("vllm", False),
-    "gang-fcfs": ("gang-fcfs", False),
-    "gang-srpt": ("gang-srpt", True),
+    "vllm": SchedulerConfig(policy="vllm"),
+    "gang-fcfs, as vLLM admits": SchedulerConfig(policy="gang-fcfs", fit_memory=False),
+    "gang-fcfs": SchedulerConfig(policy="gang-fcfs"),
+    "gang-srpt": SchedulerConfig(policy="gang-srpt"),
 }
 
 
-async def measure(policy: str, hints: bool, options: argparse.Namespace) -> dict[str, float]:
+async def measure(scheduler: SchedulerConfig, options: argparse.Namespace) -> dict[str, float]:
     suite = load_suite("embedded", limit=options.queries)
     rule = parse_rule(f"fixed:{options.samples}")
     engine = VLLMEngine(
@@ -41,7 +42,7 @@ async def measure(policy: str, hints: bool, options: argparse.Namespace) -> dict
         kv_gib=1,
         kv_blocks=options.kv_blocks,
         max_model_len=1024,
-        scheduler=SchedulerConfig(policy=policy),
+        scheduler=scheduler,
     )
     await engine.start()
     try:
@@ -56,8 +57,8 @@ async def measure(policy: str, hints: bool, options: argparse.Namespace) -> dict
             )
             for number, query in enumerate(suite.queries)
         ]
-        forecast = Forecast(rule, 100.0) if hints else None
-        runtime = Runtime(engine, PerQuery(rule, options.samples), forecast=forecast)
+        allocator = PerQuery(rule, options.samples)
+        runtime = Runtime(engine, allocator, forecast=Forecast(rule, 100.0))
         await engine.counters(reset=True)
         begin = monotonic()
         outcomes = [one async for one in runtime.run(programs, admission=len(programs))]
@@ -88,8 +89,8 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, list[dict[str, float]]] = {name: [] for name in SYSTEMS}
     for _ in range(options.repeats):
-        for name, (policy, hints) in SYSTEMS.items():
-            row = asyncio.run(measure(policy, hints, options))
+        for name, scheduler in SYSTEMS.items():
+            row = asyncio.run(measure(scheduler, options))
             results[name].append(row)
             if not options.json:
                 print(name, {key: round(value, 3) for key, value in row.items()}, flush=True)

@@ -132,6 +132,9 @@ class SchedulerConfig(_Section):
     turns: int = Field(
         4, ge=0, description="one in so many admissions goes to the oldest query; 0: no guarantee"
     )
+    fit_memory: bool = Field(
+        True, description="admit only what is expected to fit in the KV cache to its end"
+    )
 
     @field_validator("policy")
     @classmethod

@@ -37,6 +37,7 @@ LEANS_ON: Mapping[str, tuple[str, ...]] = {
     ),
     "vllm.v1.request.Request": ("num_output_tokens", "num_tokens", "is_finished"),
     "vllm.v1.core.kv_cache_manager.KVCacheManager": ("usage",),
+    "vllm.v1.core.block_pool.BlockPool": ("get_num_free_blocks",),
 }
 """Class -> its private or undocumented names that the gang scheduler uses."""
 

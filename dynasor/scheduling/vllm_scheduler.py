@@ -21,6 +21,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from dynasor.config import SchedulerConfig
 from dynasor.scheduling.gang import Hints, read_hints
+from dynasor.scheduling.memory import expected_left, peak_tokens
 from dynasor.scheduling.policies import parse_policy
 from dynasor.scheduling.queue import Aging, GangQueue
 from dynasor.scheduling.vllm_hooks import check_vllm, scheduler_settings
@@ -48,7 +49,8 @@ class GangScheduler(CountingScheduler):
             aging=_aging(settings),
             ready=self._may_prefill,
         )
-        self.waiting = _Waiting(self._gangs, self._admit)
+        self.waiting = _Waiting(self._gangs, self._admit, self._has_room)
+        self._fits_memory = settings.fit_memory
         self._prefilling: dict[str, Request] = {}  # gang -> member with a long prompt in parts
         self._sorted = 0.0
         self._part = self.scheduler_config.long_prefill_token_threshold
@@ -85,6 +87,35 @@ class GangScheduler(CountingScheduler):
         ours, theirs = request.block_hashes, sibling.block_hashes
         return not (block < min(len(ours), len(theirs)) and ours[block] == theirs[block])
 
+    def _has_room(self, request: Request) -> bool:
+        """Whether the batch with this request too is expected to fit in the KV cache to its end."""
+        if not self._fits_memory or not self.running:
+            return True
+        pool = self.kv_cache_manager.block_pool
+        free = pool.get_num_free_blocks() * self.block_size
+        typical = self._gangs.typical
+        whole = request.num_tokens + typical
+        if free > whole + len(self.running) * typical:
+            return True  # even if all grew from here to their usual length
+        batch = [
+            (
+                float(member.num_output_tokens),
+                expected_left(
+                    member.num_output_tokens,
+                    typical,
+                    member.max_tokens - member.num_output_tokens,
+                ),
+            )
+            for member in self.running
+        ]
+        gang = self._gangs.gang_of(request)
+        prompt = request.num_tokens - request.num_output_tokens if not gang.running else 0
+        kept = prompt + request.num_output_tokens
+        rest = expected_left(
+            request.num_output_tokens, typical, request.max_tokens - request.num_output_tokens
+        )
+        return peak_tokens(kept, [*batch, (kept, rest)]) <= float(free)
+
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         finished = request.status in (
             RequestStatus.FINISHED_STOPPED,
@@ -110,9 +141,15 @@ class GangScheduler(CountingScheduler):
 class _Waiting(RequestQueue):  # type: ignore[misc]
     """vLLM's view of a gang queue."""
 
-    def __init__(self, gangs: GangQueue[Request], admit: Callable[[Request], None]) -> None:
+    def __init__(
+        self,
+        gangs: GangQueue[Request],
+        admit: Callable[[Request], None],
+        has_room: Callable[[Request], bool],
+    ) -> None:
         self._gangs = gangs
         self._admit = admit
+        self._has_room = has_room
 
     def add_request(self, request: Request) -> None:
         if self._gangs.holds(request):
@@ -149,7 +186,8 @@ class _Waiting(RequestQueue):  # type: ignore[misc]
                 self.remove_request(request)
 
     def __bool__(self) -> bool:
-        return self._gangs.peek() is not None
+        request = self._gangs.peek()
+        return request is not None and self._has_room(request)
 
     def __len__(self) -> int:
         return len(self._gangs)

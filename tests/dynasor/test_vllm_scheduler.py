@@ -177,30 +177,41 @@ def start_once():
     gc.collect()
 
 
+def under_pressure(start, scheduler, **settings):
+    """Six requests that do not fit in the cache together: who was preempted, and the counters."""
+    settings = {"policy": "gang-fcfs"} | settings
+    engine = start(scheduler, settings, slots=6, num_gpu_blocks_override=20)
+    victims = []
+    original = engine.scheduler._preempt_request
+
+    def note(request, *args, **kwargs):
+        victims.append(_short(request.request_id))
+        original(request, *args, **kwargs)
+
+    engine.scheduler._preempt_request = note
+    interleaved(engine, "ABC", members=2, tokens=150)
+    engine.drain()
+    assert all(len(out.token_ids) == 150 for out in engine.finished.values())
+    assert len(engine.finished) == 6
+    counters = engine.core.gang_call("counters", {})
+    assert counters["preemptions"] == len(victims)
+    assert counters["kv_now"] == 0
+    engine.close()
+    return victims, counters
+
+
 def test_memory_takes_whole_gangs_and_everyone_finishes(start):
-    def preempted_of(scheduler):
-        engine = start(scheduler, slots=6, num_gpu_blocks_override=20)
-        victims = []
-        original = engine.scheduler._preempt_request
+    theirs, _ = under_pressure(start, COUNTING)
+    assert {name[0] for name in theirs[:2]} == {"B", "C"}
+    ours, counters = under_pressure(start, GANG, fit_memory=False)
+    assert {name[0] for name in ours[:2]} == {"C"}
+    assert counters["recomputed_tokens"] > 0
 
-        def note(request, *args, **kwargs):
-            victims.append(_short(request.request_id))
-            original(request, *args, **kwargs)
 
-        engine.scheduler._preempt_request = note
-        interleaved(engine, "ABC", members=2, tokens=150)
-        engine.drain()
-        assert all(len(out.token_ids) == 150 for out in engine.finished.values())
-        assert len(engine.finished) == 6
-        counters = engine.core.gang_call("counters", {})
-        assert counters["preemptions"] == len(victims)
-        assert counters["recomputed_tokens"] > 0
-        assert counters["kv_now"] == 0
-        engine.close()
-        return victims
-
-    assert {name[0] for name in preempted_of(COUNTING)[:2]} == {"B", "C"}
-    assert {name[0] for name in preempted_of(GANG)[:2]} == {"C"}
+def test_what_will_not_fit_to_its_end_is_admitted_later_and_less_is_computed_twice(start):
+    eager, _ = under_pressure(start, GANG, fit_memory=False)
+    foresight, _ = under_pressure(start, GANG)
+    assert len(foresight) < len(eager)
 
 
 def test_stopped_queries_leave_within_two_steps_and_free_their_memory(start):
