@@ -26,10 +26,11 @@ from openai import AsyncOpenAI
 from algorithms.program import Event, Progress, Request
 from dynasor.config import VLLM_ORDERS, SchedulerConfig
 from dynasor.engines.base import Capacity
+from dynasor.engines.openai_body import body_of
 from dynasor.engines.openai_stream import StreamedOutput
 from dynasor.errors import EngineError
 from dynasor.scheduling.admission import Gate
-from dynasor.scheduling.gang import GANG, Hints
+from dynasor.scheduling.gang import Hints
 from dynasor.scheduling.latest import LatestHints
 from dynasor.scheduling.policies import Fcfs, parse_policy
 from dynasor.scheduling.queue import Aging
@@ -246,37 +247,14 @@ class OpenAIEngine:
             return stream
 
     async def _create(self, server: _Server, request: Request, options: Mapping[str, Any]) -> Any:
-        sampling = request.sampling
-        arguments: dict[str, Any] = {
-            "model": self._model,
-            "stream": True,
-            "stream_options": {"include_usage": True, **options},
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-        }
-        if sampling.stop:
-            arguments["stop"] = list(sampling.stop)
-        if sampling.seed is not None:
-            arguments["seed"] = sampling.seed
-        extra: dict[str, Any] = {}
-        if self._gang_hints:
-            hints = self._hints.of(request.program).as_arguments()
-            extra["vllm_xargs"] = {GANG: request.program, **hints}
-        if isinstance(request.prompt, str):
-            if sampling.top_logprobs:
-                arguments["logprobs"] = sampling.top_logprobs
-            prompt = request.prompt + request.prefix
-            complete: Any = server.client.completions.create
-            return await complete(prompt=prompt, extra_body=extra or None, **arguments)
-        messages = [dict(message) for message in request.prompt]
-        if request.prefix:
-            messages.append({"role": "assistant", "content": request.prefix})
-            extra |= {"continue_final_message": True, "add_generation_prompt": False}
-        if sampling.top_logprobs:
-            arguments |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
-        create: Any = server.client.chat.completions.create
-        return await create(messages=messages, extra_body=extra or None, **arguments)
+        hints = self._hints.of(request.program) if self._gang_hints else None
+        client = server.client
+        create: Any = (
+            client.completions.create
+            if isinstance(request.prompt, str)
+            else client.chat.completions.create
+        )
+        return await create(**body_of(request, self._model, options, hints))
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Close the streams of these requests."""

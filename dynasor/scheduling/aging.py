@@ -74,9 +74,7 @@ class Turns(Generic[T]):
         line = self._oldest()
         if line is None or ready is None or ready(line.next()):
             return line
-        entry = self._ages.first(
-            lambda entry: not self.is_aged(entry[2]) or ready(entry[2].next())
-        )
+        entry = self._ages.first(lambda entry: not self.is_aged(entry[2]) or ready(entry[2].next()))
         return None if entry is None or not self.is_aged(entry[2]) else entry[2]
 
     def admitted(self, line: Line[T], by_turn: bool) -> None:
