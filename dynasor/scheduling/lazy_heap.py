@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 E = TypeVar("E", bound=tuple[Any, ...])
 
 _SMALLEST = 64
+_SLACK = 8  # more makes clearing up rarer and the heap larger
 
 
 class LazyHeap(Generic[E]):
-    """Smallest entry first. Void entries leave when they come to the top, or are most of the heap.
+    """Smallest entry first. Void entries leave when they come to the top, or fill most of the heap.
 
     A push costs O(log n) on average, n being the entries that are not void.
 
@@ -31,7 +32,7 @@ class LazyHeap(Generic[E]):
         if len(self._entries) > self._limit:
             self._entries = [each for each in self._entries if self._is_valid(each)]
             heapify(self._entries)
-            self._limit = 2 * len(self._entries) + _SMALLEST
+            self._limit = _SLACK * len(self._entries) + _SMALLEST
 
     def first(self, accept: Callable[[E], bool] | None = None) -> E | None:
         """The smallest entry, or the smallest that is accepted; None if there is none."""

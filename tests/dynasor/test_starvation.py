@@ -215,3 +215,16 @@ def test_members_that_are_given_back_get_their_turn_again():
         if taken[-1] == "old":
             queue.give_back("old")  # preempted at once, again and again
     assert [number for number, item in enumerate(taken, 1) if item == "old"] == [3, 6, 9, 12]
+
+
+def test_an_oldest_gang_that_the_policy_prefers_anyway_has_had_its_turn():
+    now = [0.0]
+    queue = GangQueue(GangSrpt(), lambda: now[0], aging=Aging(PATIENCE, 2))
+    for name, tokens in (("old", 10), ("next", 20), ("last", 30)):
+        for number in range(2):
+            queue.add(f"{name}{number}", name, f"{name}{number}", Hints(tokens=tokens))
+    now[0] = 20.0
+    assert queue.take() == "old0"
+    queue.hint("old", Hints(tokens=500))
+    assert queue.take() == "next0"  # and not old1: old has just had a turn of its own
+    assert queue.take() == "old1"
