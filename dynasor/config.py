@@ -64,6 +64,11 @@ class EngineConfig(_Section):
     tune_cpu: bool = Field(True, description="preload fast libraries and bind threads on CPU")
     timeout: float = Field(60.0, gt=0, description="seconds that a server may be silent")
     retries: int = Field(3, ge=0, le=20, description="tries again after a server's failure")
+    gang_hints: bool = Field(
+        False,
+        description="send gang and hints along to servers that run our scheduler in vLLM; others "
+        "may refuse the field",
+    )
 
 
 class AlgorithmConfig(_Section):
@@ -123,8 +128,8 @@ class SchedulerConfig(_Section):
 
     policy: str = Field(
         "default",
-        description="order of the queries; `none`: vLLM's own scheduler, `vllm`: the same, counted, "
-        "`vllm-priority`: vLLM's priorities by arrival of the query, counted",
+        description="order of the queries; `none`: first come, first served (vLLM's own scheduler), "
+        "`vllm`: the same, counted, `vllm-priority`: vLLM's priorities by arrival, counted",
     )
     patience: float = Field(
         60.0, ge=0, description="seconds after which a query is guaranteed its turns"

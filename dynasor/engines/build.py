@@ -42,6 +42,8 @@ def build_engine(
             max_running=config.max_running,
             timeout=config.timeout,
             retries=config.retries,
+            scheduler=scheduler,
+            gang_hints=config.gang_hints,
         )
     if config.kind == "replay":
         from dynasor.engines.replay import ReplayEngine

@@ -24,10 +24,16 @@ import openai
 from openai import AsyncOpenAI
 
 from algorithms.program import Event, Progress, Request
+from dynasor.config import VLLM_ORDERS, SchedulerConfig
 from dynasor.engines.base import Capacity
+from dynasor.engines.openai_body import body_of
 from dynasor.engines.openai_stream import StreamedOutput
 from dynasor.errors import EngineError
+from dynasor.scheduling.admission import Gate
 from dynasor.scheduling.gang import Hints
+from dynasor.scheduling.latest import LatestHints
+from dynasor.scheduling.policies import Fcfs, parse_policy
+from dynasor.scheduling.queue import Aging
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +69,9 @@ class OpenAIEngine:
         max_running: requests in flight over all servers; others wait.
         timeout: seconds that a server may be silent.
         retries: tries again after refused connections, 429 and 5xx, with growing pauses.
+        scheduler: which of the waiting requests is sent next; first come, first served if None.
+        gang_hints: send each request's gang and hints along, for a vLLM that runs our scheduler;
+            other servers may refuse the field.
     """
 
     def __init__(
@@ -74,6 +83,8 @@ class OpenAIEngine:
         max_running: int = 64,
         timeout: float = 60.0,
         retries: int = 3,
+        scheduler: SchedulerConfig | None = None,
+        gang_hints: bool = False,
     ) -> None:
         limits = openai.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout))
         self._servers = [
@@ -89,7 +100,9 @@ class OpenAIEngine:
         self._api_key = api_key
         self._timeout = timeout
         self._max_running = max_running
-        self._slots = asyncio.Semaphore(max_running)
+        self._gate = _gate(max_running, scheduler)
+        self._hints = LatestHints()
+        self._gang_hints = gang_hints
         self._home: OrderedDict[str, _Server] = OrderedDict()  # program -> server, oldest use first
         self._running: dict[str, asyncio.Task[str | None]] = {}
 
@@ -157,26 +170,37 @@ class OpenAIEngine:
         self, request: Request, output: StreamedOutput, news: asyncio.Queue[Progress | None]
     ) -> str | None:
         """Stream the request from one server, or from the next; returns what went wrong."""
+        gang = request.program
+        async with self._gate.slot(request.id, gang, self._hints.of(gang)) as ticket:
+            try:
+                error = await self._try_servers(request, output, news)
+                ticket.finished = error is None
+            finally:
+                ticket.tokens = output.tokens
+        return error
+
+    async def _try_servers(
+        self, request: Request, output: StreamedOutput, news: asyncio.Queue[Progress | None]
+    ) -> str | None:
         failed: list[_Server] = []
-        async with self._slots:
-            while True:
-                server = self._server_of(request.program, failed)
-                server.in_flight += 1
-                try:
-                    await self._stream(server, request, output, news)
-                except Exception as problem:
-                    error = f"{server.url}: {self._describe(problem)}"
-                    if not isinstance(problem, _UNAVAILABLE):
-                        return error
-                    server.down_until = monotonic() + COOL_DOWN
-                    failed.append(server)
-                    if output.tokens or len(failed) == len(self._servers):
-                        return error
-                    logger.warning("trying the next server for %s: %s", request.id, error)
-                else:
-                    return None
-                finally:
-                    server.in_flight -= 1
+        while True:
+            server = self._server_of(request.program, failed)
+            server.in_flight += 1
+            try:
+                await self._stream(server, request, output, news)
+            except Exception as problem:
+                error = f"{server.url}: {self._describe(problem)}"
+                if not isinstance(problem, _UNAVAILABLE):
+                    return error
+                server.down_until = monotonic() + COOL_DOWN
+                failed.append(server)
+                if output.tokens or len(failed) == len(self._servers):
+                    return error
+                logger.warning("trying the next server for %s: %s", request.id, error)
+            else:
+                return None
+            finally:
+                server.in_flight -= 1
 
     def _server_of(self, program: str, failed: Collection[_Server]) -> _Server:
         """The server that the program is at home on, if that answers, or its new home."""
@@ -223,35 +247,14 @@ class OpenAIEngine:
             return stream
 
     async def _create(self, server: _Server, request: Request, options: Mapping[str, Any]) -> Any:
-        sampling = request.sampling
-        arguments: dict[str, Any] = {
-            "model": self._model,
-            "stream": True,
-            "stream_options": {"include_usage": True, **options},
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-        }
-        if sampling.stop:
-            arguments["stop"] = list(sampling.stop)
-        if sampling.seed is not None:
-            arguments["seed"] = sampling.seed
-        if isinstance(request.prompt, str):
-            if sampling.top_logprobs:
-                arguments["logprobs"] = sampling.top_logprobs
-            prompt = request.prompt + request.prefix
-            return await server.client.completions.create(prompt=prompt, **arguments)
-        messages = [dict(message) for message in request.prompt]
-        if request.prefix:
-            messages.append({"role": "assistant", "content": request.prefix})
-            arguments["extra_body"] = {
-                "continue_final_message": True,
-                "add_generation_prompt": False,
-            }
-        if sampling.top_logprobs:
-            arguments |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
-        create: Any = server.client.chat.completions.create
-        return await create(messages=messages, **arguments)
+        hints = self._hints.of(request.program) if self._gang_hints else None
+        client = server.client
+        create: Any = (
+            client.completions.create
+            if isinstance(request.prompt, str)
+            else client.chat.completions.create
+        )
+        return await create(**body_of(request, self._model, options, hints))
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Close the streams of these requests."""
@@ -261,7 +264,9 @@ class OpenAIEngine:
                 task.cancel()
 
     def hint(self, gang: str, hints: Hints) -> None:
-        """Servers are told nothing."""
+        """Order those that wait anew; those that are sent later carry the news."""
+        self._hints.note(gang, hints)
+        self._gate.hint(gang, hints)
 
     def capacity(self) -> Capacity:
         """Requests in flight that were asked for, and the model."""
@@ -284,3 +289,10 @@ class OpenAIEngine:
         if self._api_key:
             text = text.replace(self._api_key, "***")
         return text[:_ERROR_LENGTH]
+
+
+def _gate(limit: int, scheduler: SchedulerConfig | None) -> Gate:
+    if scheduler is None or scheduler.policy in VLLM_ORDERS:
+        return Gate(limit, Fcfs())
+    aging = Aging(scheduler.patience, scheduler.turns) if scheduler.turns else None
+    return Gate(limit, parse_policy(scheduler.policy), aging)

@@ -39,14 +39,14 @@ class Hints:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def read_hints(arguments: Mapping[str, Any] | None) -> tuple[str | None, Hints]:
+def read_hints(arguments: Any) -> tuple[str | None, Hints]:
     """Gang id and hints out of a request's extra arguments.
 
     They may come from anybody's client, so what is missing or malformed is left out: a request
     without a proper id is a gang of its own, and a number that is none, is not finite or is out of
-    range is not known.
+    range is not known. Whatever is no mapping at all says nothing.
     """
-    if not arguments:
+    if not isinstance(arguments, Mapping):
         return None, Hints()
     return read_id(arguments.get(GANG)), Hints(
         tokens=_number(arguments.get(f"{GANG}_tokens"), 0, 1e12),
@@ -81,7 +81,7 @@ class Gang:
         arrival: when its first request came, seconds of the scheduler's clock.
         waiting: members that wait.
         running: members in the batch.
-        attained: tokens that its members were served, those of finished and cut ones included.
+        attained: tokens that its ended members were served, finished and cut ones.
         tokens: output tokens that were expected to come from it when it was last hinted, or None.
         attained_then: `attained` at that time.
         rank: predicted place among others, or None.

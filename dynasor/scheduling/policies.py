@@ -132,7 +132,7 @@ class Deadline:
     def place(self, gang: Gang, at: Moment) -> Place:
         """By slack, which runs out for all alike: so by the last moment at which it may start."""
         remaining = gang.remaining(at.typical)
-        latest = latest_start(gang, at)
+        latest = _latest_start(gang, at, remaining)
         if latest is None:
             return Place((1, remaining))
         return Place((0, latest), until=latest) if at.now <= latest else Place((2, remaining))
@@ -148,20 +148,20 @@ class FeasibleSrpt:
     def place(self, gang: Gang, at: Moment) -> Place:
         """By whether it can still make it, then by expected remaining tokens."""
         remaining = gang.remaining(at.typical)
-        latest = latest_start(gang, at)
+        latest = _latest_start(gang, at, remaining)
         if latest is None or at.now <= latest:
             return Place((0, remaining), until=inf if latest is None else latest)
         return Place((1, remaining))
 
 
-def latest_start(gang: Gang, at: Moment) -> float | None:
+def _latest_start(gang: Gang, at: Moment, remaining: float) -> float | None:
     """Last moment at which the gang may start and still make its deadline, None without one.
 
     Its members run side by side, so it needs the time of its remaining tokens over their number.
     """
     if gang.deadline is None:
         return None
-    return gang.deadline - gang.remaining(at.typical) / max(gang.members, 1) * at.pace
+    return gang.deadline - remaining / max(gang.members, 1) * at.pace
 
 
 _KNOWN: tuple[type[Policy], ...] = (
