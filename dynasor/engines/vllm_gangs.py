@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Hashable
 from itertools import count
-from time import monotonic
 from typing import Any
 
 from dynasor.config import VLLM_ORDERS, SchedulerConfig
 from dynasor.errors import EngineError
 from dynasor.scheduling.gang import GANG, Hints
+from dynasor.scheduling.latest import LatestHints
 
 logger = logging.getLogger(__name__)
 
 REMEMBERED = 10_000
-"""Gangs whose latest hints are kept for the requests that they submit later."""
+"""Gangs whose priority is kept for the requests that they submit later."""
 _GANG_SCHEDULER = "dynasor.scheduling.vllm_scheduler.GangScheduler"
 _COUNTING_SCHEDULER = "dynasor.scheduling.vllm_steps.CountingScheduler"
 
@@ -33,7 +32,7 @@ class VLLMGangs:
         self._settings = settings
         self._takes_hints = settings.policy not in VLLM_ORDERS
         self._engine: Any = None  # vllm.v1.engine.async_llm.AsyncLLM
-        self._hints: OrderedDict[str, tuple[Hints, float]] = OrderedDict()  # with their time
+        self._latest = LatestHints()
         self._news: dict[str, None] = {}  # gangs whose latest hints were not yet sent
         self._sending: asyncio.Task[None] | None = None
         self._order = count()
@@ -60,31 +59,24 @@ class VLLMGangs:
         """Extra arguments of a gang's request: its id and its latest hints."""
         if not self._takes_hints:
             return {}
-        return {GANG: gang, **self._latest(gang).as_arguments()}
+        return {GANG: gang, **self._latest.of(gang).as_arguments()}
 
     def priority(self, gang: str) -> int:
         """vLLM's priority of a gang's requests: its place in the order of arrival."""
         if self._settings.policy != "vllm-priority":
             return 0
         if gang not in self._priorities:
-            _keep(self._priorities, gang, next(self._order))
+            self._priorities[gang] = next(self._order)
+            if len(self._priorities) > REMEMBERED:
+                self._priorities.popitem(last=False)
         return self._priorities[gang]
-
-    def _latest(self, gang: str) -> Hints:
-        if gang not in self._hints:
-            return Hints()
-        hints, then = self._hints[gang]
-        if hints.deadline is None:
-            return hints
-        left = hints.deadline - (monotonic() - then)
-        return Hints(hints.tokens, hints.rank, hints.certainty, left)
 
     def hint(self, gang: str, hints: Hints) -> None:
         """Keep the hints for later requests, and send them for those that wait or run."""
         if not self._takes_hints:
             return
-        known = gang in self._hints
-        _keep(self._hints, gang, (hints, monotonic()))
+        known = gang in self._latest
+        self._latest.note(gang, hints)
         if known:  # the first hints travel with the first requests
             self._news[gang] = None
             if self._sending is None or self._sending.done():
@@ -92,7 +84,7 @@ class VLLMGangs:
 
     async def _send(self) -> None:
         while self._news:
-            news = {gang: self._latest(gang).as_arguments() for gang in self._news}
+            news = {gang: self._latest.of(gang).as_arguments() for gang in self._news}
             self._news.clear()
             try:
                 await self.ask("hints", news=news)
@@ -117,10 +109,3 @@ class VLLMGangs:
             return await core.call_utility_async("gang_call", operation, arguments)
         except Exception as error:  # vLLM raises whatever its parts raise
             raise EngineError(f"vLLM's scheduler did not answer {operation!r}: {error}") from error
-
-
-def _keep(table: OrderedDict[str, Any], key: Hashable, value: Any) -> None:
-    table[str(key)] = value
-    table.move_to_end(str(key))
-    if len(table) > REMEMBERED:
-        table.popitem(last=False)

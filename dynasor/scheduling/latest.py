@@ -31,6 +31,9 @@ class LatestHints:
         if len(self._hints) > REMEMBERED:
             self._hints.popitem(last=False)
 
+    def __contains__(self, gang: str) -> bool:
+        return gang in self._hints
+
     def of(self, gang: str) -> Hints:
         """What is known of a gang; its deadline is counted from now."""
         hints, then = self._hints.get(gang, (Hints(), 0.0))
