@@ -60,12 +60,23 @@ class GangScheduler(CountingScheduler):
         gangs = self._gangs
         gangs.pace = self.pace or gangs.pace
         gangs.reconsider()
-        now = monotonic()
-        if gangs.order_changed or now > self._sorted + RESORT:
-            # vLLM preempts from the end of this list.
-            self.running.sort(key=gangs.standing)
-            gangs.order_changed, self._sorted = False, now
+        if self._memory_may_run_out():
+            self._order_running()
         return super().schedule(throttle_prefills)
+
+    def _memory_may_run_out(self) -> bool:
+        """Whether the step could need more KV blocks than are free."""
+        tokens = self.max_num_scheduled_tokens + len(self.running) * self.block_size
+        return bool(
+            self.kv_cache_manager.block_pool.get_num_free_blocks() * self.block_size < tokens
+        )
+
+    def _order_running(self) -> None:
+        """Victims last: vLLM preempts from the end of this list."""
+        now = monotonic()
+        if self._gangs.order_changed or now > self._sorted + RESORT:
+            self.running.sort(key=self._gangs.standing)
+            self._gangs.order_changed, self._sorted = False, now
 
     def _admit(self, request: Request) -> None:
         """Where vLLM limits the part of a prompt in a step, note whose prompt is under way."""

@@ -17,7 +17,7 @@ from vllm.v1.request import Request
 
 LONGEST_LOG = 100_000
 """Steps that are kept; older ones are dropped."""
-_PACE_MEMORY = 0.95
+_PACE_MEMORY = 0.99
 
 
 class Batch(NamedTuple):
