@@ -133,49 +133,54 @@ class NaiveReplica:
         return -(-tokens // self.settings.block_size) - len(job.blocks)
 
     def step(self):
-        settings, queue = self.settings, self.queue
-        if queue is not None:
-            queue.reconsider()
-            self.running.sort(key=queue.standing)
-        left, preempted, scheduled = settings.max_batched_tokens, False, []
-        index = 0
+        if self.queue is not None:
+            self.queue.reconsider()
+            self.running.sort(key=self.queue.standing)
+        scheduled = []
+        before = self.preemptions
+        left = self.serve_running(scheduled)
+        if self.preemptions == before:
+            self.admit(scheduled, left)
+        self.run(scheduled)
+
+    def serve_running(self, scheduled):
+        left, index = self.settings.max_batched_tokens, 0
         while index < len(self.running) and left:
             job = self.running[index]
             more = min(job.prompt + job.generated - job.computed, left)
-            victim = None
             while self.lacking(job, job.computed + more) > len(self.pool.free):
                 victim = self.running.pop()
                 self.preempt(victim)
-                preempted = True
                 if victim is job:
-                    break
-            if victim is job:
-                break
+                    return left
             self.grow(job, more)
             left -= more
             scheduled.append((job, more))
             index += 1
-        while not preempted and left and len(self.running) < settings.max_running:
+        return left
+
+    def admit(self, scheduled, left):
+        queue, size = self.queue, self.settings.block_size
+        while left and len(self.running) < self.settings.max_running:
             job = (self.waiting[0] if self.waiting else None) if queue is None else queue.peek()
             if job is None:
-                break
+                return
             tokens = job.prompt + job.generated
             hits = []
-            for block in range((tokens - 1) // settings.block_size):
+            for block in range((tokens - 1) // size):
                 if self.key(job, block) not in self.pool.found:
                     break
                 hits.append(self.pool.found[self.key(job, block)])
             in_use = sum(self.pool.users[block] > 0 for block in hits)
             if self.lacking(job, tokens) - in_use > len(self.pool.free):
-                break
+                return
             if queue is None:
                 self.waiting.popleft()
             else:
                 queue.take()
             for block in hits:
                 self.pool.touch(block)
-            job.blocks = hits
-            job.computed = len(hits) * settings.block_size
+            job.blocks, job.computed = hits, len(hits) * size
             if job.first_token is None:
                 job.cached = job.computed
             more = min(tokens - job.computed, left)
@@ -183,7 +188,6 @@ class NaiveReplica:
             left -= more
             self.running.append(job)
             scheduled.append((job, more))
-        self.run(scheduled)
 
     def preempt(self, job):
         self.preemptions += 1

@@ -101,7 +101,7 @@ def test_a_long_prompt_is_computed_in_parts_beside_the_others():
 def test_siblings_share_the_full_blocks_of_their_prompt():
     machine = replica(block_size=16, kv_blocks=10)
     siblings = [job(name, prompt=40, output=1, prefix="p") for name in "abc"]
-    ends, _, _ = serve(machine, [(0, each, None) for each in siblings])
+    serve(machine, [(0, each, None) for each in siblings])
     assert [each.cached for each in siblings] == [0, 32, 32]
     assert machine.counters.kv_peak == pytest.approx((2 + 3) / 10)
     late = job("d", prompt=40, output=1, prefix="p")
@@ -113,7 +113,7 @@ def test_siblings_share_the_full_blocks_of_their_prompt():
 def test_preemption_takes_the_last_and_computes_it_anew():
     machine = replica(block_size=4, kv_blocks=4)
     a, b = job("a", prompt=4, output=8), job("b", prompt=4, output=6)
-    ends, _, reports = serve(machine, [(0, a, None), (0, b, None)])
+    ends, _, _ = serve(machine, [(0, a, None), (0, b, None)])
     # After 5 steps both hold 8 tokens in 2 blocks each; in step 6 both need a third.
     assert machine.counters.preemptions == 1
     assert machine.counters.recomputed_tokens == 8
@@ -230,7 +230,7 @@ def test_jumps_equal_going_token_by_token(policy, seed):
     expected = naive.serve(submits, aborts)
     machine = Replica(sizes, queue or fifo)
     jobs = {spec[0]: Job(*spec) for _, spec in submits}
-    ends, cut, _ = serve(
+    ends, _, _ = serve(
         machine,
         [(time, jobs[spec[0]], None) for time, spec in submits],
         [(time, jobs[name]) for time, name in aborts],
