@@ -86,7 +86,7 @@ async def calibrate(
         hardware=sizes.hardware,
         step_time=fit,
         steps=len(steps),
-        per_request=await _per_request(sender, fit),
+        per_request=await _per_request(sender, engine),
         max_running=sizes.max_running,
         max_batched_tokens=sizes.max_batched_tokens,
         kv_blocks=sizes.kv_blocks,
@@ -94,17 +94,18 @@ async def calibrate(
     ), steps
 
 
-async def _per_request(sender: _Sender, fit: StepTime) -> float:
+async def _per_request(sender: _Sender, engine: VLLMEngine) -> float:
     """Seconds of a lone request beyond those of its steps, the median of some."""
     beyond = []
     for _ in range(LONE_REQUESTS):
         start = perf_counter()
-        (end,) = await sender.send(Load(1, 16, 16))
+        await sender.send(Load(1, 16, 32))
         seconds = perf_counter() - start
-        prompt = end.prompt_tokens
-        steps = fit.step(0, prompt - end.cached_tokens, prompt)
-        beyond.append(seconds - steps - fit.decode(end.tokens - 1, 1, prompt))
-    return max(0.0, median(beyond))
+        steps = [step[0] for step in await engine.steps()]
+        if steps:
+            # The last step is not in the log, for none follows it.
+            beyond.append(seconds - sum(steps) - median(steps))
+    return max(0.0, median(beyond)) if beyond else 0.0
 
 
 class _Sender:

@@ -323,7 +323,7 @@ class _FrontEnd:
         del self._owners[job], query.jobs[job.name]
         query.in_flight.discard(job.name)
         query.bill.prompt += job.prompt
-        query.bill.cached += job.cached
+        query.bill.cached += job.cached or 0
         if job.first_token is not None:
             earlier = inf if query.first_token is None else query.first_token
             query.first_token = min(job.first_token, earlier)

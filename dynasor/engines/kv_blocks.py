@@ -3,7 +3,8 @@
 As in vLLM, a full block that nobody uses any more keeps its tokens until it is needed for others; the
 one that was freed first goes first, and of a sequence the end before the beginning. So members of a
 gang share the full blocks of their prompt, and a request that was preempted finds again what was not
-overwritten meanwhile.
+overwritten meanwhile. (The block with the last token of a prompt is never shared here. Where it is
+full, vLLM lets a preempted request find a sibling's copy of it: a difference of one block.)
 """
 
 from __future__ import annotations

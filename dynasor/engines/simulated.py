@@ -296,7 +296,7 @@ class Replica:
             self._queue.take()
             job.held = self._blocks.admit(job, job.prefix, job.prompt, tokens)
             job.computed = job.held.tokens
-            if job.first_token is None:
+            if job.cached is None:
                 job.cached = job.computed
             job.state = State.APART
             self._running[job] = self._apart[job] = None

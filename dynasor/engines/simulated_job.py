@@ -38,7 +38,7 @@ class Job:
         state: where it is.
         generated: output tokens so far; while it decodes, as of when it began to.
         computed: tokens in the KV cache; while it decodes, as of when it began to.
-        cached: tokens of the prompt that were in the cache when it was first admitted.
+        cached: tokens of the prompt that were in the cache when it was first admitted, or None.
         first_token: when its first token was there, or None.
         held: its KV blocks while it runs.
         offset, stop: places in `Lockstep`.
@@ -69,7 +69,7 @@ class Job:
         self.state = State.WAITING
         self.generated = 0
         self.computed = 0
-        self.cached = 0
+        self.cached: int | None = None
         self.first_token: float | None = None
         self.held: Holding | None = None
         self.offset = 0

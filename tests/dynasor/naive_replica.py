@@ -44,7 +44,8 @@ class NaiveBlocks:
 class NaiveJob:
     def __init__(self, spec):
         self.name, self.gang, self.prefix, self.prompt, self.output = spec
-        self.generated = self.computed = self.cached = 0
+        self.generated = self.computed = 0
+        self.cached = None
         self.blocks = []
         self.first_token = self.end = None
         self.aborted = False
@@ -181,7 +182,7 @@ class NaiveReplica:
             for block in hits:
                 self.pool.touch(block)
             job.blocks, job.computed = hits, len(hits) * size
-            if job.first_token is None:
+            if job.cached is None:
                 job.cached = job.computed
             more = min(tokens - job.computed, left)
             self.grow(job, more)
