@@ -9,9 +9,10 @@ from certaindex.stopping import parse_rule
 from certaindex.value import value_of_next_sample
 from dynasor.allocator import GlobalBudget, PerQuery
 from dynasor.bench.recorded import collect_questions
-from dynasor.bench.simulation import Cluster, simulate
+from dynasor.bench.simulation import Cluster, queue_builder, simulate
+from dynasor.bench.virtual_front_end import FrontEnd
 from dynasor.bench.workload import Arrival
-from dynasor.engines.simulated import ReplicaSettings
+from dynasor.engines.simulated import Replica, ReplicaSettings
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import ConfigError, DataError, EngineError
 from dynasor.replay import replay
@@ -215,6 +216,20 @@ def test_all_is_answered_and_billed_once_and_nothing_is_left(seed, policy, repli
     counters = result.counters()
     assert counters["running_mean"] <= 4
     assert counters["busy_seconds"] <= replicas * result.seconds + 1e-6
+
+
+@pytest.mark.parametrize("policy", ["vllm", "feasible-srpt"])
+def test_replicas_are_empty_at_the_end(policy):
+    trace = questions(6)
+    rule = parse_rule("certaindex:0.7,min=2")
+    small = cluster(2, max_running=4, kv_blocks=40, block_size=4)
+    replicas = [Replica(small.replica, queue_builder(policy, Aging())) for _ in range(2)]
+    front = FrontEnd(replicas, small, trace, PerQuery(rule, 6), 8, Forecast(rule), "0")
+    front.run(arrivals(60, list(trace), rate=1.0), None)
+    assert len(front.completions) == 60
+    assert sum(each.counters.preemptions for each in replicas) > 0
+    for each in replicas:
+        assert (each.free_blocks, each.running, each.waiting) == (40, 0, 0)
 
 
 def test_a_fixed_number_of_samples_costs_the_same_under_any_policy():
