@@ -1,0 +1,105 @@
+"""Recorded questions for the simulator: what each sample would answer, and how many tokens it takes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from algorithms.program import Sampling
+from algorithms.self_consistency import SelfConsistency
+from certaindex.groups import AnswerGroups, ExactEquivalence
+from dynasor.errors import DataError
+from dynasor.replay import RecordedQuery, collect_queries
+from dynasor.traces import TraceSample
+
+PROMPT_TOKENS = 200
+"""Tokens of a prompt where the trace does not say."""
+_SAMPLING = Sampling()  # the samples are recorded, nobody draws
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedQuestion:
+    """A question with its recorded samples.
+
+    Attributes:
+        query: answers in groups, tokens, and which answer is right.
+        prompt_tokens: of the question.
+    """
+
+    query: RecordedQuery
+    prompt_tokens: int = PROMPT_TOKENS
+
+    def tokens(self, sample: int) -> int:
+        """Output tokens of a sample; at least the one that ends it."""
+        return max(1, self.query.tokens[sample])
+
+    def text(self, sample: int) -> str:
+        """What the sample answers: the number of its group; empty without an answer."""
+        group = self.query.groups[sample]
+        return "" if group is None else str(group)
+
+    def is_right(self, answer: str | None) -> bool | None:
+        """Whether an answer is the right one, None where that is not known."""
+        if not self.query.graded:
+            return None
+        return answer is not None and answer == str(self.query.gold)
+
+    def order(self, seed: str, samples: int) -> list[int]:
+        """`samples` of the recorded ones in random order."""
+        return random.Random(seed).sample(range(len(self.query.groups)), samples)
+
+
+def collect_questions(
+    samples: Iterable[TraceSample], *, prompt_tokens: int = PROMPT_TOKENS
+) -> dict[str, RecordedQuestion]:
+    """Gather a trace's finished samples by question; answers of the same text are the same.
+
+    Args:
+        samples: of a trace, see `dynasor.traces.read_traces`.
+        prompt_tokens: of questions whose samples do not say.
+
+    Raises:
+        DataError: if there is no finished sample.
+    """
+    rows = [sample for sample in samples if sample.finish_reason not in ("aborted", "error")]
+    if not rows:
+        raise DataError("the trace holds no finished samples; record some first")
+    prompts = {row.query: row.prompt_tokens for row in rows if row.prompt_tokens}
+    return {
+        query.id: RecordedQuestion(query, prompts.get(query.id, prompt_tokens))
+        for query in collect_queries(rows)
+    }
+
+
+def check_budget(questions: Mapping[str, RecordedQuestion], samples: int) -> None:
+    """See that each question has the samples of the full budget.
+
+    Raises:
+        DataError: naming the question that has not.
+    """
+    if samples < 1:
+        raise DataError(f"samples = {samples}: the full budget must be 1 or more")
+    for name, question in questions.items():
+        if (recorded := len(question.query.groups)) < samples:
+            raise DataError(
+                f"samples = {samples}: question {name} has only {recorded} recorded ones; "
+                "lower the budget or record more"
+            )
+
+
+def program_of(name: str, samples: int) -> SelfConsistency:
+    """Self-consistency over recorded answers, which are compared as they are.
+
+    Args:
+        name: id of the program.
+        samples: the full budget.
+    """
+    return SelfConsistency(
+        name,
+        "",
+        samples=samples,
+        sampling=_SAMPLING,
+        extract=lambda text: text or None,
+        groups=AnswerGroups(ExactEquivalence()),
+    )

@@ -1,0 +1,400 @@
+"""The online benchmark in virtual time: the real programs, allocator and policies on simulated replicas.
+
+An event loop in place of the clock. What `dynasor.runtime` does with an engine is done here with the
+replicas, in the same order: a generation is billed, folded into its program, the allocator reviews,
+the scheduler gets hints, what was granted is started, and a query that stops has what it runs cut.
+Decisions take no time, but for what the front end is said to take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
+from typing import Any
+
+from algorithms.program import Generation, Progress, Request
+from dynasor.allocator import Allocator, LiveQuery, StopReason
+from dynasor.bench.recorded import RecordedQuestion, check_budget, program_of
+from dynasor.bench.workload import Arrival, Completion
+from dynasor.engines.simulated import Counters, Job, Queue, Replica, ReplicaSettings, Report
+from dynasor.errors import DataError
+from dynasor.scheduling.arrival_queue import ArrivalQueue
+from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.gang import Hints
+from dynasor.scheduling.policies import parse_policy
+from dynasor.scheduling.queue import Aging, GangQueue
+
+VLLM = "vllm"
+"""Name of the policy that is vLLM's own: single requests, first come, first served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Replicas behind one front end.
+
+    Attributes:
+        replica: size and speed of each.
+        replicas: how many.
+        per_query: seconds of the front end from a query's arrival to its first requests.
+        per_request: seconds of the front end from the end of a request to the decision on it.
+    """
+
+    replica: ReplicaSettings
+    replicas: int = 1
+    per_query: float = 0.0
+    per_request: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.replicas < 1:
+            raise ValueError(f"replicas must be 1 or more, not {self.replicas}")
+        if self.per_query < 0 or self.per_request < 0:
+            raise ValueError(
+                "per_query and per_request must be 0 or more seconds, not "
+                f"{self.per_query} and {self.per_request}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """Result of a simulation.
+
+    Attributes:
+        completions: in order of their end.
+        replicas: what each replica counted.
+        seconds: virtual time at the last end.
+    """
+
+    completions: list[Completion]
+    replicas: list[Counters]
+    seconds: float
+
+    def counters(self) -> dict[str, float]:
+        """Totals by the names that the real engine gives them; shares are means over steps."""
+        steps = sum(each.steps for each in self.replicas)
+        return {
+            "steps": steps,
+            "preemptions": sum(each.preemptions for each in self.replicas),
+            "recomputed_tokens": sum(each.recomputed_tokens for each in self.replicas),
+            "kv_peak": max(each.kv_peak for each in self.replicas),
+            "kv_mean": sum(each.kv_sum for each in self.replicas) / max(steps, 1),
+            "running_mean": sum(each.running_sum for each in self.replicas) / max(steps, 1),
+            "busy_seconds": sum(each.seconds for each in self.replicas),
+        }
+
+
+def simulate(
+    workload: Iterable[Arrival],
+    questions: Mapping[str, RecordedQuestion],
+    cluster: Cluster,
+    allocator: Allocator,
+    *,
+    samples: int,
+    policy: str = "default",
+    aging: Aging | None = None,
+    forecast: Forecast | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Simulated:
+    """Serve a workload in virtual time; same arguments, same result.
+
+    Args:
+        workload: arrivals in order of time.
+        questions: recorded samples by the name that arrivals give.
+        cluster: what serves.
+        allocator: a fresh one; decides for all queries.
+        samples: full budget of a query; a chat is one sample.
+        policy: order of the waiting, see `dynasor.scheduling.policies`; `vllm` is vLLM's own.
+        aging: starvation guard of the gang policies.
+        forecast: a fresh one; foresees a query's work for scheduler and router, None for none.
+        seed: of the order in which each arrival gets the recorded samples.
+        progress: called with the number of completions, from time to time.
+
+    Raises:
+        DataError: if an arrival is out of order or asks an unknown question, or samples lack.
+        ConfigError: if there is no such policy.
+        EngineError: if a sample is larger than a replica's KV cache.
+    """
+    check_budget(questions, samples)
+    front = _FrontEnd(questions, cluster, allocator, samples, forecast, str(seed))
+    front.replicas = [
+        Replica(cluster.replica, queue_builder(policy, aging)) for _ in range(cluster.replicas)
+    ]
+    front.run(iter(workload), progress)
+    counters = [replica.counters for replica in front.replicas]
+    return Simulated(front.completions, counters, front.now)
+
+
+def queue_builder(
+    policy: str, aging: Aging | None = None
+) -> Callable[[Callable[[], float]], Queue]:
+    """Builder of a replica's queue.
+
+    Raises:
+        ConfigError: if there is no such policy.
+    """
+    if policy == VLLM:
+        return lambda clock: ArrivalQueue[Job]()
+    chosen = parse_policy(policy)
+    return lambda clock: GangQueue[Job](chosen, clock, aging=aging)
+
+
+class _Query(LiveQuery):
+    """A live query with what only the simulation needs."""
+
+    def __init__(self, arrival: Arrival, question: RecordedQuestion, order: list[int]) -> None:
+        super().__init__(program_of(arrival.id, len(order)))
+        self.arrival = arrival
+        self.question = question
+        self.order = order
+        self.jobs: dict[str, Job] = {}  # in flight
+        self.replica = 0
+        self.expected = 0.0  # tokens to come, as the router counts them
+        self.hints: tuple[Hints, float] | None = None  # the latest, and their time
+        self.first_token: float | None = None
+
+
+class _FrontEnd:
+    """The event loop."""
+
+    def __init__(
+        self,
+        questions: Mapping[str, RecordedQuestion],
+        cluster: Cluster,
+        allocator: Allocator,
+        samples: int,
+        forecast: Forecast | None,
+        seed: str,
+    ) -> None:
+        self.completions: list[Completion] = []
+        self.now = 0.0
+        self.replicas: list[Replica] = []
+        self._questions = questions
+        self._cluster = cluster
+        self._allocator = allocator
+        self._samples = samples
+        self._forecast = forecast
+        self._seed = seed
+        self._mean_tokens = [500.0, 0]  # of ended samples, and how many; for the router
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+        self._wake = [inf] * cluster.replicas
+        self._load = [0.0] * cluster.replicas
+        self._owners: dict[Job, tuple[_Query, Request]] = {}
+
+    # The loop -----------------------------------------------------------------------------------
+
+    def run(self, workload: Iterable[Arrival], progress: Callable[[int], None] | None) -> None:
+        """Serve all arrivals to their end."""
+        arrivals = iter(workload)
+        coming = next(arrivals, None)
+        told = 0
+        while coming is not None or self._events:
+            if coming is not None and (not self._events or coming.time <= self._events[0][0]):
+                if not coming.time >= self.now:
+                    raise DataError(
+                        f"arrival {coming.id} at {coming.time} s comes after one at {self.now} s: "
+                        "sort the workload by time"
+                    )
+                self.now = coming.time
+                self._arrive(coming)
+                coming = next(arrivals, None)
+            else:
+                self.now, _, action, arguments = heappop(self._events)
+                action(*arguments)
+            if progress is not None and len(self.completions) >= told + 1000:
+                told = len(self.completions)
+                progress(told)
+
+    def _at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
+        self._count += 1
+        heappush(self._events, (time, self._count, action, arguments))
+
+    def _rouse(self, index: int) -> None:
+        """See that a replica is looked at when it is due."""
+        due = self.replicas[index].due
+        if due < self._wake[index]:
+            self._wake[index] = due
+            self._at(due, self._step, index)
+
+    def _step(self, index: int) -> None:
+        """A replica's step, or run of steps, is over."""
+        if self.now != self._wake[index]:
+            return  # it was interrupted, and looked at before
+        replica = self.replicas[index]
+        for report in replica.advance():
+            if self._cluster.per_request:
+                self._at(self.now + self._cluster.per_request, self._receive, report)
+            else:
+                self._receive(report)
+        replica.schedule()
+        self._wake[index] = inf
+        self._rouse(index)
+
+    # What the runtime does -----------------------------------------------------------------------
+
+    def _arrive(self, arrival: Arrival) -> None:
+        question = self._questions.get(arrival.question)
+        if question is None:
+            raise DataError(
+                f"arrival {arrival.id} asks {arrival.question!r}, which was not recorded"
+            )
+        samples = self._samples if arrival.kind == "query" else 1
+        query = _Query(arrival, question, question.order(f"{self._seed}/{arrival.id}", samples))
+        query.replica = min(range(len(self._load)), key=self._load.__getitem__)
+        self._expect(query)
+        if self._cluster.per_query:
+            self._at(self.now + self._cluster.per_query, self._open, query)
+        else:
+            self._open(query)
+
+    def _open(self, query: _Query) -> None:
+        self._allocator.admit(query)
+        self._review(query)
+
+    def _review(self, query: _Query) -> None:
+        """Ask what to do with a query that has news, then start whatever was granted to anyone."""
+        if not query.stopping:
+            self._cut(query, query.program.cancelled())
+            reason = self._allocator.review(query)
+            if reason is not None:
+                self._stop(query, reason)
+            else:
+                self._expect(query)
+                self._hint(query)
+        for granted in self._allocator.grants():
+            assert isinstance(granted.query, _Query)
+            for request in granted.query.program.propose(granted.requests):
+                self._start(granted.query, request)
+        for idle in self._allocator.spent():
+            assert isinstance(idle, _Query)
+            self._stop(idle, "budget")
+
+    def _start(self, query: _Query, request: Request) -> None:
+        job = Job(
+            request.id,
+            query.arrival.id,
+            query.arrival.question,
+            query.question.prompt_tokens,
+            query.question.tokens(query.order[request.index]),
+            request.report_every,
+        )
+        query.in_flight.add(request.id)
+        query.jobs[request.id] = job
+        self._owners[job] = (query, request)
+        self.replicas[query.replica].submit(job, self.now, self._latest(query))
+        self._rouse(query.replica)
+
+    def _receive(self, report: Report) -> None:
+        owner = self._owners.get(report.job)
+        if owner is None:
+            return  # its query has stopped
+        query, request = owner
+        if not report.finished:
+            query.program.receive(Progress(request.id, "", report.tokens))
+            self._cut(query, query.program.cancelled())
+            return
+        text = query.question.text(query.order[request.index])
+        self._fold(query, report.job, Generation(request.id, text, report.tokens))
+
+    def _fold(self, query: _Query, job: Job, generation: Generation) -> None:
+        """Bill a generation, tell its program and decide."""
+        self._leave(query, job)
+        if generation.finish_reason == "aborted":
+            query.bill.cut += generation.tokens
+        else:
+            query.bill.finished += generation.tokens
+        query.program.receive(generation)
+        if generation.finish_reason == "stop":
+            self._learn(generation.tokens)
+        self._review(query)
+
+    def _learn(self, tokens: int) -> None:
+        if self._forecast is not None:
+            self._forecast.sample_ended(tokens)
+            return
+        mean, ended = self._mean_tokens
+        self._mean_tokens = [mean + (tokens - mean) / (ended + 1), ended + 1]
+
+    def _leave(self, query: _Query, job: Job) -> None:
+        """A job is over: forget it, but for the bill."""
+        del self._owners[job], query.jobs[job.name]
+        query.in_flight.discard(job.name)
+        query.bill.prompt += job.prompt
+        query.bill.cached += job.cached
+        if job.first_token is not None:
+            earlier = inf if query.first_token is None else query.first_token
+            query.first_token = min(job.first_token, earlier)
+
+    def _hint(self, query: _Query) -> None:
+        """Tell the replica's scheduler what is left to do."""
+        if self._forecast is None:
+            return
+        program, deadline = query.program, query.arrival.deadline
+        hints = Hints(
+            tokens=query.expected,
+            certainty=program.certainty().value,
+            deadline=None if deadline is None else query.arrival.time + deadline - self.now,
+        )
+        query.hints = (hints, self.now)
+        self.replicas[query.replica].hint(program.id, hints, self.now)
+        self._rouse(query.replica)
+
+    def _latest(self, query: _Query) -> Hints | None:
+        """The latest hints, as of now."""
+        if query.hints is None:
+            return None
+        hints, then = query.hints
+        if hints.deadline is None:
+            return hints
+        left = hints.deadline - (self.now - then)
+        return Hints(hints.tokens, hints.rank, hints.certainty, left)
+
+    def _cut(self, query: _Query, requests: Iterable[str]) -> None:
+        """Abort some requests of a query that goes on."""
+        for name in requests:
+            if (job := query.jobs.get(name)) is not None:
+                tokens = self._abort(query, job)
+                self._fold(query, job, Generation(name, "", tokens, finish_reason="aborted"))
+
+    def _abort(self, query: _Query, job: Job) -> int:
+        tokens = self.replicas[query.replica].abort(job, self.now)
+        self._rouse(query.replica)
+        return tokens
+
+    def _stop(self, query: _Query, reason: StopReason) -> None:
+        if query.stopping:
+            return
+        query.stopping = True
+        self._allocator.release(query)
+        if self._forecast is not None:
+            self._forecast.query_ended(query.program.votes())
+        self._load[query.replica] -= query.expected
+        for job in list(query.jobs.values()):
+            query.bill.cut += self._abort(query, job)
+            self._leave(query, job)
+        arrival, first = query.arrival, query.first_token
+        self.completions.append(
+            Completion(
+                arrival=arrival,
+                latency=self.now - arrival.time,
+                first_service=None if first is None else first - arrival.time,
+                correct=query.question.is_right(query.program.answer().value),
+                tokens=query.bill.output,
+                samples=query.program.votes().n,
+                reason=reason,
+            )
+        )
+
+    # The router ----------------------------------------------------------------------------------
+
+    def _expect(self, query: _Query) -> None:
+        """Note how many tokens a query will still need."""
+        votes = query.program.votes()
+        if self._forecast is not None:
+            expected = self._forecast.remaining_tokens(votes)
+        else:
+            expected = votes.remaining * self._mean_tokens[0]
+        self._load[query.replica] += expected - query.expected
+        query.expected = expected

@@ -1,0 +1,134 @@
+"""How long one engine step takes, as a function of what it computes; fitted to measured steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from dynasor.errors import DataError
+
+_ROUNDS = 4  # of fitting and leaving out what is far off
+_FEWEST = 10
+_FAR = 3.0  # in robust standard deviations of the relative error
+_LEAST_SPREAD = 0.02  # relative; keeps good steps where almost all fit exactly
+
+
+class Step(NamedTuple):
+    """One measured step.
+
+    Attributes:
+        seconds: that it took.
+        decoding: requests that got their next token.
+        prefill_tokens: tokens of prompts that were computed, preempted outputs included.
+        context_tokens: tokens in the KV cache of all requests of the step, new ones included.
+    """
+
+    seconds: float
+    decoding: int
+    prefill_tokens: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of a step: a sum of four terms.
+
+    Attributes:
+        base: of any step.
+        per_request: for each request that decodes.
+        per_prefill_token: for each token of a prompt.
+        per_context_token: for each token in the KV cache that attention reads.
+        error: median relative error on the steps that it was fitted to; None where it was not.
+    """
+
+    base: float
+    per_request: float = 0.0
+    per_prefill_token: float = 0.0
+    per_context_token: float = 0.0
+    error: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in _TERMS:
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be 0 or more seconds, not {value}")
+        if not any(getattr(self, name) for name in _TERMS[:2]):
+            raise ValueError("base or per_request must be above 0, or decoding takes no time")
+
+    def step(self, decoding: int, prefill_tokens: int, context_tokens: int) -> float:
+        """Seconds of one step."""
+        return (
+            self.base
+            + self.per_request * decoding
+            + self.per_prefill_token * prefill_tokens
+            + self.per_context_token * context_tokens
+        )
+
+    def decode(self, steps: int, decoding: int, context_tokens: int) -> float:
+        """Seconds of `steps` steps in a row in which the same requests decode.
+
+        Args:
+            steps: how many.
+            decoding: requests.
+            context_tokens: of all of them before the first step; each step adds one a request.
+        """
+        read = steps * context_tokens + decoding * (steps * (steps + 1) // 2)
+        return steps * (self.base + self.per_request * decoding) + self.per_context_token * read
+
+    @classmethod
+    def fit(cls, steps: Sequence[Step]) -> Self:
+        """Non-negative least squares of the relative error, without the steps that are far off.
+
+        A step that the operating system interrupted says nothing about the engine: in some rounds,
+        what is off by more than 3 robust standard deviations is left out of the next fit.
+
+        Raises:
+            DataError: if there are too few steps.
+        """
+        from scipy.optimize import nnls
+
+        rows = np.array([step for step in steps if step[0] > 0], dtype=float).reshape(-1, 4)
+        if len(rows) < _FEWEST:
+            raise DataError(f"{len(rows)} measured steps: at least {_FEWEST} are needed for a fit")
+        seconds = rows[:, 0]
+        # Divided by the seconds, so that a step of 5 ms counts as much as one of 500.
+        inputs = np.column_stack([np.ones(len(rows)), rows[:, 1:]]) / seconds[:, None]
+        scale = np.maximum(inputs.max(axis=0), 1e-30)
+        inputs /= scale
+        kept = np.ones(len(rows), dtype=bool)
+        for _ in range(_ROUNDS):
+            terms = nnls(inputs[kept], np.ones(int(kept.sum())))[0]
+            off = np.abs(inputs @ terms - 1)
+            spread = 1.4826 * float(np.median(off[kept]))
+            kept = off <= _FAR * max(spread, _LEAST_SPREAD)
+        return cls(*(float(term) for term in terms / scale), error=float(np.median(off)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """Read what `to_json` gave.
+
+        Raises:
+            DataError: naming the field, its value and what is allowed.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, dict) or "base" not in values or set(values) - set(names):
+            raise DataError(f"step_time must be an object with {', '.join(names)}, not {values!r}")
+        for name, value in values.items():
+            optional = name == "error" and value is None
+            if not optional and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise DataError(f"step_time.{name} must be a number of seconds, not {value!r}")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise DataError(f"step_time: {error}") from None
+
+
+_TERMS = ("base", "per_request", "per_prefill_token", "per_context_token")
