@@ -332,9 +332,13 @@ class Replica:
         self._queue.reconsider()
         step = _Step(self._settings.max_batched_tokens)
         crossing = self._blocks_for(1)
-        if self._prefilling or self._decoding > step.left or crossing > self._blocks.free:
+        if self._prefilling or self._decoding > step.left:
             if not self._serve_in_order(step):
                 self._admit(step)
+            self._begin_step(step)
+        elif crossing > self._blocks.free:
+            self._make_room()
+            step.left -= self._decoding
             self._begin_step(step)
         elif self._head_fits(crossing):
             self._blocks.take(crossing)
@@ -388,6 +392,13 @@ class Replica:
                 job.state = _PREFILLING
                 self._prefilling[job] = None
         return len(order) < count
+
+    def _make_room(self) -> None:
+        """Preempt the last until the blocks suffice for the others, all of which decode."""
+        while (blocks := self._blocks_for(1)) > self._blocks.free:
+            # The first of the largest in reverse is the last in a stable order.
+            self._preempt(max(reversed(self._running), key=self._queue.standing))
+        self._blocks.take(blocks)
 
     def _preempt(self, job: Job) -> None:
         if job.state == _DECODING:

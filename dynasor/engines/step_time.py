@@ -105,7 +105,8 @@ class StepTime:
             off = np.abs(inputs @ terms - 1)
             spread = 1.4826 * float(np.median(off[kept]))
             kept = off <= _FAR * max(spread, _LEAST_SPREAD)
-        return cls(*(float(term) for term in terms / scale), error=float(np.median(off)))
+        base, request, prefill, context = (terms / scale).tolist()
+        return cls(base, request, prefill, context, error=float(np.median(off)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
