@@ -55,9 +55,11 @@ def main() -> None:
         policy=arguments.policy,
         aging=Aging(),
         forecast=Forecast(rule),
-        progress=lambda done: print(f"{done} queries, {process_time() - begin:.0f} s", flush=True)
-        if done % 10_000 == 0
-        else None,
+        progress=lambda done: (
+            print(f"{done} queries, {process_time() - begin:.0f} s", flush=True)
+            if done % 10_000 == 0
+            else None
+        ),
     )
     if profile:
         profile.disable()
@@ -70,7 +72,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("traces", nargs="+")
     parser.add_argument("--queries", type=int, default=100_000)
     parser.add_argument("--replicas", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=0.0, help="queries a second; 0: near capacity")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="queries a second; 0: near capacity"
+    )
     parser.add_argument("--rule", default="default")
     parser.add_argument("--wave", type=int, default=4)
     parser.add_argument("--samples", type=int, default=64)

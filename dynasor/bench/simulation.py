@@ -18,7 +18,8 @@ from algorithms.program import Generation, Progress, Request
 from dynasor.allocator import Allocator, LiveQuery, StopReason
 from dynasor.bench.recorded import RecordedQuestion, check_budget, program_of
 from dynasor.bench.workload import Arrival, Completion
-from dynasor.engines.simulated import Counters, Job, Queue, Replica, ReplicaSettings, Report
+from dynasor.engines.simulated import Replica, ReplicaSettings
+from dynasor.engines.simulated_job import Counters, Job, Queue, Report
 from dynasor.errors import DataError
 from dynasor.scheduling.arrival_queue import ArrivalQueue
 from dynasor.scheduling.forecast import Forecast

@@ -2,9 +2,8 @@
 
 A state machine without clock or threads: the caller submits and aborts requests and calls `advance`
 when a step, or a run of steps, is due. Between two events all running requests decode one token a
-step, so a run of steps takes a time in closed form, and its need of KV blocks is counted by the
-residues of the sequence lengths modulo the block size. The cost of a simulation goes by the number
-of requests, not by their tokens.
+step, so a run of steps takes a time in closed form, and its need of KV blocks is counted by residues.
+The cost of a simulation goes by the number of requests, not by their tokens.
 
 The rules are those of `vllm/v1/core/sched/scheduler.py`: running requests go first, in order; a prompt
 is computed in parts where the step's budget of tokens is used up; a request that finds no free block
@@ -16,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from math import inf
-from typing import NamedTuple, Protocol
 
-from dynasor.engines.kv_blocks import Holding, KVBlocks
+from dynasor.engines.kv_blocks import KVBlocks
+from dynasor.engines.lockstep import Lockstep
+from dynasor.engines.simulated_job import Counters, Job, Queue, Report, State
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import EngineError
 from dynasor.scheduling.gang import Hints
@@ -54,128 +53,6 @@ class ReplicaSettings:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
 
 
-class Job:
-    """A request whose output is known beforehand.
-
-    Args:
-        name: unique.
-        gang: id of its gang.
-        prefix: name of its prompt; jobs with the same one share its KV blocks.
-        prompt: tokens of the prompt, 1 or more.
-        output: tokens that it will generate, 1 or more.
-        report_every: output tokens between two reports, or None.
-    """
-
-    __slots__ = (
-        "cached", "computed", "first_token", "gang", "generated", "held", "name", "output",
-        "prefix", "prompt", "report_every", "state", "stop",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        gang: str,
-        prefix: str,
-        prompt: int,
-        output: int,
-        report_every: int | None = None,
-    ) -> None:
-        if prompt < 1 or output < 1:
-            raise ValueError(f"prompt and output must be 1 or more tokens, not {prompt}, {output}")
-        self.name = name
-        self.gang = gang
-        self.prefix = prefix
-        self.prompt = prompt
-        self.output = output
-        self.report_every = report_every
-        self.generated = 0
-        """Output tokens so far; while it decodes, as of the moment at which it began to."""
-        self.computed = 0
-        """Tokens in the KV cache; while it decodes, less the replica's count of steps."""
-        self.cached = 0
-        """Tokens of the prompt that were found in the cache when it was first admitted."""
-        self.first_token: float | None = None
-        """When the first token was there."""
-        self.held: Holding | None = None
-        self.state = _WAITING
-        self.stop = 0
-        """Step of the replica after which it ends or reports."""
-
-
-_WAITING, _PREFILLING, _DECODING, _CUT, _ENDED = range(5)
-
-
-class Queue(Protocol):
-    """Who is admitted next: a `GangQueue` or an `ArrivalQueue` of jobs."""
-
-    pace: float
-
-    def add(self, item: Job, gang: str | None, name: str, hints: Hints | None = None) -> None:
-        """A request has come."""
-        ...
-
-    def give_back(self, item: Job) -> None:
-        """It was preempted."""
-        ...
-
-    def end(self, item: Job, served: int = 0, finished: bool = False) -> None:
-        """It has ended."""
-        ...
-
-    def hint(self, gang: str, hints: Hints) -> None:
-        """News of a gang."""
-        ...
-
-    def peek(self) -> Job | None:
-        """The request to admit next."""
-        ...
-
-    def take(self) -> Job:
-        """Admit it."""
-        ...
-
-    def standing(self, item: Job) -> tuple[float, ...]:
-        """Sort key of a running request; the last is preempted first."""
-        ...
-
-    def reconsider(self) -> None:
-        """Time has passed."""
-        ...
-
-    def __len__(self) -> int: ...
-
-
-class Report(NamedTuple):
-    """A job that came to its end, or has news."""
-
-    job: Job
-    tokens: int
-    finished: bool
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a replica did.
-
-    Attributes:
-        steps: engine steps.
-        seconds: in which it computed.
-        preemptions: requests that lost their KV blocks.
-        recomputed_tokens: tokens in the blocks that they lost.
-        kv_peak: largest share of the KV blocks in use.
-        kv_sum: share of the KV blocks in use, summed over steps.
-        running_sum: requests in the batch, summed over steps.
-    """
-
-    steps: int = 0
-    seconds: float = 0.0
-    preemptions: int = 0
-    recomputed_tokens: int = 0
-    kv_peak: float = 0.0
-    kv_sum: float = 0.0
-    running_sum: int = 0
-
-
 @dataclass(slots=True)
 class _Run:
     """Steps under way.
@@ -198,12 +75,11 @@ class _Run:
 
 @dataclass(slots=True)
 class _Step:
-    """A step that is being put together.
+    """What the requests that are not in lockstep add to the next step.
 
     Attributes:
-        left: tokens that it may still compute.
-        prefill, context: tokens, see `StepTime`.
-        decoding: requests that get one more token without having been in the prompt phase.
+        left: tokens that the step may still compute.
+        prefill, context, decoding: see `Step`.
     """
 
     left: int
@@ -232,19 +108,11 @@ class Replica:
         self._queue = queue(lambda: self._now)
         self._blocks = KVBlocks(settings.kv_blocks, settings.block_size)
         self._running: dict[Job, None] = {}  # in order of admission
-        self._prefilling: dict[Job, None] = {}  # of these, who is not in step with the others
-        self._steps = 0  # since the beginning
-        self._decoding = 0
-        self._context = 0  # tokens in the cache of those that decode
-        # Of those that decode: how many need a block in a step whose number is this, modulo the size.
-        self._crossing = [0] * settings.block_size
-        self._stops: list[tuple[int, int, Job]] = []  # heap by step; of those that left: void
-        self._pushed = 0
+        self._apart: dict[Job, None] = {}  # of these, who is not in lockstep
+        self._lockstep = Lockstep(settings.block_size)
         self._run: _Run | None = None
-        self._sampling: list[Job] = []  # whose prompt is complete with the step under way
-        self._cut: list[Job] = []  # leave when the step under way is done
-
-    # From outside -------------------------------------------------------------------------------
+        self._sampling: list[Job] = []  # get out of the step under way the token they wait for
+        self._cut: list[Job] = []
 
     @property
     def free_blocks(self) -> int:
@@ -260,6 +128,8 @@ class Replica:
     def running(self) -> int:
         """Requests in the batch."""
         return len(self._running)
+
+    # From outside -------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float, hints: Hints | None = None) -> None:
         """A request comes at `now`.
@@ -290,17 +160,17 @@ class Replica:
             its output tokens so far.
         """
         self._now = now
-        if job.state == _WAITING:
+        if job.state is State.WAITING:
             self._queue.end(job, job.generated)
-            job.state = _ENDED
+            job.state = State.ENDED
             self._queue_changed()
-        elif job.state in (_PREFILLING, _DECODING):
-            if job.state == _DECODING:
-                generated = job.computed + self._steps + self._steps_done(now) - job.prompt + 1
-                self._leave_step(job)
+        elif job.state in (State.APART, State.DECODING):
+            if job.state is State.DECODING:
+                generated = self._lockstep.generated(job) + self._steps_done(now)
+                self._leave_lockstep(job)
                 job.generated = generated
-            self._prefilling.pop(job, None)
-            job.state = _CUT
+            self._apart.pop(job, None)
+            job.state = State.CUT
             self._cut.append(job)
             if self._run is None:
                 self._drop_cut()
@@ -321,40 +191,47 @@ class Replica:
         self._drop_cut()
         reports: list[Report] = []
         for job in self._sampling:
-            if job.state == _PREFILLING:
-                self._first_or_next_token(job, reports)
+            if job.state is State.APART:
+                self._sample(job, reports)
         self._sampling.clear()
-        self._collect(reports)
+        for job, generated in self._lockstep.stopped():
+            if generated == job.output:
+                self._leave_lockstep(job)
+                self._end(job, reports)
+            else:
+                reports.append(Report(job, generated, False))
         return reports
 
     def schedule(self) -> None:
         """Begin what runs next, at the time of the last `advance`; sets `due`."""
         self._queue.reconsider()
         step = _Step(self._settings.max_batched_tokens)
-        crossing = self._blocks_for(1)
-        if self._prefilling or self._decoding > step.left:
+        needed = self._lockstep.blocks_for(1)
+        if self._apart or self._lockstep.count > step.left:
             if not self._serve_in_order(step):
                 self._admit(step)
             self._begin_step(step)
-        elif crossing > self._blocks.free:
+        elif needed > self._blocks.free:
             self._make_room()
-            step.left -= self._decoding
             self._begin_step(step)
-        elif self._head_fits(crossing):
-            self._blocks.take(crossing)
-            step.left -= self._decoding
+        elif self._head_fits(needed):
+            self._blocks.take(needed)
+            step.left -= self._lockstep.count
             self._admit(step)
             self._begin_step(step)
-        elif self._decoding:
+        elif self._lockstep.count:
             self._begin_run()
         else:
             self.due = inf
 
     # The next step ------------------------------------------------------------------------------
 
+    def _has_place(self) -> bool:
+        return len(self._queue) > 0 and len(self._running) < self._settings.max_running
+
     def _head_fits(self, reserved: int) -> bool:
-        """Whether at least one of the waiting can be admitted to a step in which all others decode."""
-        if self._decoding >= self._settings.max_batched_tokens or not self._has_place():
+        """Whether one of the waiting can be admitted to a step in which all others decode."""
+        if self._lockstep.count >= self._settings.max_batched_tokens or not self._has_place():
             return False
         head = self._queue.peek()
         if head is None:
@@ -362,18 +239,14 @@ class Replica:
         cost = self._blocks.cost(head.prefix, head.prompt, head.prompt + head.generated)
         return cost <= self._blocks.free - reserved
 
-    def _has_place(self) -> bool:
-        return len(self._queue) > 0 and len(self._running) < self._settings.max_running
-
     def _serve_in_order(self, step: _Step) -> bool:
         """Give tokens and blocks to the running, one by one; True if some were preempted for it."""
         order = sorted(self._running, key=self._queue.standing)
-        count = len(order)
-        served = 0
+        count, served = len(order), 0
         while served < len(order) and step.left:
             job = order[served]
-            decodes = job.state == _DECODING
-            tokens = job.computed + self._steps if decodes else job.computed
+            decodes = job.state is State.DECODING
+            tokens = self._lockstep.tokens(job) if decodes else job.computed
             more = 1 if decodes else min(job.prompt + job.generated - tokens, step.left)
             need = self._blocks.blocks(tokens + more) - self._blocks.blocks(tokens)
             while need > self._blocks.free and len(order) > served:
@@ -384,32 +257,32 @@ class Replica:
                 self._blocks.take(need)
                 step.left -= 1
             else:
-                self._prefill(job, more, step)
+                self._compute(job, more, step)
             served += 1
         for job in order[served:]:
-            if job.state == _DECODING:
-                self._leave_step(job)
-                job.state = _PREFILLING
-                self._prefilling[job] = None
+            if job.state is State.DECODING:  # it misses this step
+                self._leave_lockstep(job)
+                job.state = State.APART
+                self._apart[job] = None
         return len(order) < count
 
     def _make_room(self) -> None:
         """Preempt the last until the blocks suffice for the others, all of which decode."""
-        while (blocks := self._blocks_for(1)) > self._blocks.free:
+        while (needed := self._lockstep.blocks_for(1)) > self._blocks.free:
             # The first of the largest in reverse is the last in a stable order.
             self._preempt(max(reversed(self._running), key=self._queue.standing))
-        self._blocks.take(blocks)
+        self._blocks.take(needed)
 
     def _preempt(self, job: Job) -> None:
-        if job.state == _DECODING:
-            self._leave_step(job)
+        if job.state is State.DECODING:
+            self._leave_lockstep(job)
         assert job.held is not None, "a running request has blocks"
         self.counters.preemptions += 1
         self.counters.recomputed_tokens += job.computed
         self._blocks.release(job.held, job)
-        job.held, job.computed, job.state = None, 0, _WAITING
+        job.held, job.computed, job.state = None, 0, State.WAITING
         del self._running[job]
-        self._prefilling.pop(job, None)
+        self._apart.pop(job, None)
         self._queue.give_back(job)
 
     def _admit(self, step: _Step) -> None:
@@ -423,12 +296,12 @@ class Replica:
             job.computed = job.held.tokens
             if job.first_token is None:
                 job.cached = job.computed
-            job.state = _PREFILLING
-            self._running[job] = self._prefilling[job] = None
-            self._prefill(job, min(tokens - job.computed, step.left), step)
+            job.state = State.APART
+            self._running[job] = self._apart[job] = None
+            self._compute(job, min(tokens - job.computed, step.left), step)
 
-    def _prefill(self, job: Job, tokens: int, step: _Step) -> None:
-        """Compute so many tokens of a request in this step."""
+    def _compute(self, job: Job, tokens: int, step: _Step) -> None:
+        """Compute so many tokens of a request that is not in lockstep."""
         assert job.held is not None, "a running request has blocks"
         job.computed += tokens
         self._blocks.grow(job.held, job.computed)
@@ -442,40 +315,27 @@ class Replica:
             step.prefill += tokens
 
     def _begin_step(self, step: _Step) -> None:
-        if not self._running:
-            self.due = inf
-            return
-        decoding = self._decoding + step.decoding
-        context = self._context + self._decoding + step.context
-        self._run = _Run(self._now, 1, True, self._decoding, self._context)
-        self.due = self._now + self._time.step(decoding, step.prefill, context)
+        count, context = self._lockstep.count, self._lockstep.context
+        self._run = _Run(self._now, 1, True, count, context)
+        self.due = self._now + self._time.step(
+            count + step.decoding, step.prefill, context + count + step.context
+        )
 
     def _begin_run(self) -> None:
         """As many steps as nothing interrupts."""
-        while self._stops[0][2].state != _DECODING or self._stops[0][2].stop != self._stops[0][0]:
-            heappop(self._stops)
-        steps = self._stops[0][0] - self._steps
-        if self._blocks_for(steps) > self._blocks.free:
-            steps = _last(steps, lambda k: self._blocks_for(k) <= self._blocks.free)
-        self._run = run = _Run(self._now, steps, False, self._decoding, self._context)
+        steps = self._lockstep.until_stop()
+        if self._lockstep.blocks_for(steps) > self._blocks.free:
+            steps = _last(steps, lambda k: self._lockstep.blocks_for(k) <= self._blocks.free)
+        run = _Run(self._now, steps, False, self._lockstep.count, self._lockstep.context)
+        self._run = run
         self.due = self._now + self._seconds(run, steps)
         if self._has_place():
             self._interrupt(self._now + RECONSIDER)
 
+    # The step under way -------------------------------------------------------------------------
+
     def _seconds(self, run: _Run, steps: int) -> float:
         return self._time.decode(steps, run.decoding, run.context)
-
-    def _blocks_for(self, steps: int) -> int:
-        """Blocks that those that decode need for so many steps."""
-        size = self._settings.block_size
-        rounds, rest = divmod(steps, size)
-        first = self._steps % size
-        blocks = sum(self._crossing[first : first + rest])
-        if first + rest > size:
-            blocks += sum(self._crossing[: first + rest - size])
-        return rounds * self._decoding + blocks
-
-    # Interruptions ------------------------------------------------------------------------------
 
     def _queue_changed(self) -> None:
         if self._run is None:
@@ -489,7 +349,7 @@ class Replica:
         if run is None or run.single or self.due <= now:
             return
         passed = now - run.start
-        run.steps = 1 + _last(run.steps, lambda k: self._seconds(run, k) < passed)
+        run.steps = 1 + _last(run.steps - 1, lambda k: self._seconds(run, k) < passed)
         self.due = run.start + self._seconds(run, run.steps)
 
     def _steps_done(self, now: float) -> int:
@@ -499,9 +359,14 @@ class Replica:
             return 0
         if now >= self.due:
             return run.steps
-        return _last(
-            run.steps, lambda k: not run.single and run.start + self._seconds(run, k) <= now
-        )
+        return _last(run.steps - 1, lambda k: run.start + self._seconds(run, k) <= now)
+
+    def _leave_lockstep(self, job: Job) -> None:
+        assert job.held is not None, "a running request has blocks"
+        self._lockstep.leave(job)
+        # In a single step under way the place of its next token is already taken.
+        ahead = 1 if self._run is not None and self._run.single else 0
+        job.held.tokens = job.computed + ahead
 
     # The end of a step --------------------------------------------------------------------------
 
@@ -509,9 +374,8 @@ class Replica:
         counters, total = self.counters, self._blocks.total
         before = total - self._blocks.free
         if not run.single:
-            self._blocks.take(self._blocks_for(run.steps))
-        self._steps += run.steps
-        self._context += self._decoding * run.steps
+            self._blocks.take(self._lockstep.blocks_for(run.steps))
+        self._lockstep.go(run.steps)
         seconds, after = self.due - run.start, total - self._blocks.free
         counters.steps += run.steps
         counters.seconds += seconds
@@ -527,57 +391,18 @@ class Replica:
             self._forget(job)
         self._cut.clear()
 
-    def _first_or_next_token(self, job: Job, reports: list[Report]) -> None:
-        """A request that was apart got a token: from now on it is in step with the others."""
+    def _sample(self, job: Job, reports: list[Report]) -> None:
+        """A request that was apart got its token: from now on it is in step with the others."""
         job.generated += 1
         if job.first_token is None:
             job.first_token = self._now
-        del self._prefilling[job]
+        del self._apart[job]
         if job.generated == job.output:
             self._end(job, reports)
             return
         if job.report_every and job.generated % job.report_every == 0:
             reports.append(Report(job, job.generated, False))
-        self._decoding += 1
-        self._context += job.computed
-        job.computed -= self._steps
-        self._crossing[-job.computed % self._settings.block_size] += 1
-        job.state = _DECODING
-        self._set_stop(job, job.generated)
-
-    def _leave_step(self, job: Job) -> None:
-        """A request that decodes is on its own; its counts are those of the last step's end."""
-        assert job.held is not None, "a running request has blocks"
-        self._crossing[-job.computed % self._settings.block_size] -= 1
-        job.computed += self._steps
-        job.generated = job.computed - job.prompt + 1
-        self._decoding -= 1
-        self._context -= job.computed
-        # In a single step under way the block for its next token is already taken.
-        ahead = 1 if self._run is not None and self._run.single else 0
-        job.held.tokens = job.computed + ahead
-
-    def _set_stop(self, job: Job, generated: int) -> None:
-        target = job.output
-        if job.report_every:
-            target = min(target, (generated // job.report_every + 1) * job.report_every)
-        job.stop = self._steps + target - generated
-        self._pushed += 1
-        heappush(self._stops, (job.stop, self._pushed, job))
-
-    def _collect(self, reports: list[Report]) -> None:
-        """Those that decode and have come to their end, or to a report."""
-        while self._stops and self._stops[0][0] <= self._steps:
-            stop, _, job = heappop(self._stops)
-            if job.state != _DECODING or job.stop != stop:
-                continue
-            generated = job.computed + self._steps - job.prompt + 1
-            if generated == job.output:
-                self._leave_step(job)
-                self._end(job, reports)
-            else:
-                reports.append(Report(job, generated, False))
-                self._set_stop(job, generated)
+        self._lockstep.join(job)
 
     def _end(self, job: Job, reports: list[Report]) -> None:
         self._queue.end(job, job.generated, True)
@@ -587,7 +412,7 @@ class Replica:
     def _forget(self, job: Job) -> None:
         assert job.held is not None, "a running request has blocks"
         self._blocks.release(job.held, None)
-        job.held, job.state = None, _ENDED
+        job.held, job.state = None, State.ENDED
         del self._running[job]
 
 
