@@ -18,12 +18,12 @@ class Holding:
     """Blocks of one request in the cache.
 
     Attributes:
-        prefix: name of the prompt whose first blocks it shares, None where it shares none.
-        shared: blocks of it that may be shared.
+        prefix: name of the prompt.
+        shared: blocks of the prompt that its users share.
         tokens: tokens that have a place.
     """
 
-    prefix: str | None
+    prefix: str
     shared: int
     tokens: int = 0
 
@@ -66,11 +66,10 @@ class KVBlocks:
             del self._cached[owner]
             blocks -= held
 
-    def cost(self, prefix: str, prompt: int, tokens: int) -> int:
+    def cost(self, prefix: str, tokens: int) -> int:
         """Free blocks that `admit` and growing to `tokens` would take."""
         used = self._prompts.get(prefix)
-        joins = used is not None and used[1] == (prompt - 1) // self.size
-        return self.blocks(tokens) - (used[1] if used is not None and joins else 0)
+        return self.blocks(tokens) - (used[1] if used is not None else 0)
 
     def admit(self, owner: Hashable, prefix: str, prompt: int, tokens: int) -> Holding:
         """Begin a sequence of `tokens`, the first `prompt` of which are those of `prefix`.
@@ -80,21 +79,18 @@ class KVBlocks:
 
         Args:
             owner: the request; its own blocks are found again after a preemption.
-            prefix: name of the prompt.
+            prefix: name of the prompt; its users, if any, have computed all of it.
             prompt: tokens of the prompt.
             tokens: in all.
         """
         shared = (prompt - 1) // self.size
         used = self._prompts.get(prefix)
         if used is None:
-            found = self._again(prefix, shared)
-            self._prompts[prefix] = [1, found]
-        elif used[1] == shared:
-            found = shared
-            used[0] += 1
-        else:  # somebody computes it right now
-            self._again(owner, 0)
-            return Holding(None, 0)
+            used = self._prompts[prefix] = [0, self._again(prefix, shared)]
+        else:
+            assert used[1] == shared, "a step has no tokens left while a prompt is half computed"
+        used[0] += 1
+        found = used[1]
         # What comes after a gap in the cache is of no use.
         found += self._again(owner, (tokens - 1) // self.size - shared if found == shared else 0)
         return Holding(prefix, shared, found * self.size)
@@ -114,9 +110,8 @@ class KVBlocks:
     def grow(self, holding: Holding, tokens: int) -> None:
         """Hold `tokens` in all, taking the blocks for it."""
         self.take(self.need(holding, tokens))
-        if holding.prefix is not None:
-            prompt = self._prompts[holding.prefix]
-            prompt[1] = max(prompt[1], min(holding.shared, tokens // self.size))
+        prompt = self._prompts[holding.prefix]
+        prompt[1] = max(prompt[1], min(holding.shared, tokens // self.size))
         holding.tokens = tokens
 
     def release(self, holding: Holding, owner: Hashable | None) -> None:
@@ -126,13 +121,12 @@ class KVBlocks:
         self._blank += self.blocks(holding.tokens) - full
         self.free += self.blocks(holding.tokens) - shared
         self._keep(owner, full - shared)
-        if holding.prefix is not None:
-            prompt = self._prompts[holding.prefix]
-            prompt[0] -= 1
-            if not prompt[0]:
-                del self._prompts[holding.prefix]
-                self.free += prompt[1]
-                self._keep(holding.prefix, prompt[1])
+        prompt = self._prompts[holding.prefix]
+        prompt[0] -= 1
+        if not prompt[0]:
+            del self._prompts[holding.prefix]
+            self.free += prompt[1]
+            self._keep(holding.prefix, prompt[1])
 
     def _keep(self, owner: Hashable | None, blocks: int) -> None:
         if not blocks:

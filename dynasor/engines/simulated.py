@@ -166,10 +166,7 @@ class Replica:
             self._queue_changed()
         elif job.state in (State.APART, State.DECODING):
             if job.state is State.DECODING:
-                generated = self._lockstep.generated(job) + self._steps_done(now)
-                self._leave_lockstep(job)
-                job.generated = generated
-            self._apart.pop(job, None)
+                job.generated = self._lockstep.generated(job) + self._steps_done(now)
             job.state = State.CUT
             self._cut.append(job)
             if self._run is None:
@@ -236,7 +233,7 @@ class Replica:
         head = self._queue.peek()
         if head is None:
             return False
-        cost = self._blocks.cost(head.prefix, head.prompt, head.prompt + head.generated)
+        cost = self._blocks.cost(head.prefix, head.prompt + head.generated)
         return cost <= self._blocks.free - reserved
 
     def _serve_in_order(self, step: _Step) -> bool:
@@ -289,7 +286,7 @@ class Replica:
         """Admit from the queue until one does not fit."""
         while step.left and self._has_place() and (job := self._queue.peek()) is not None:
             tokens = job.prompt + job.generated
-            if self._blocks.cost(job.prefix, job.prompt, tokens) > self._blocks.free:
+            if self._blocks.cost(job.prefix, tokens) > self._blocks.free:
                 return
             self._queue.take()
             job.held = self._blocks.admit(job, job.prefix, job.prompt, tokens)
@@ -364,9 +361,7 @@ class Replica:
     def _leave_lockstep(self, job: Job) -> None:
         assert job.held is not None, "a running request has blocks"
         self._lockstep.leave(job)
-        # In a single step under way the place of its next token is already taken.
-        ahead = 1 if self._run is not None and self._run.single else 0
-        job.held.tokens = job.computed + ahead
+        job.held.tokens = job.computed
 
     # The end of a step --------------------------------------------------------------------------
 
@@ -388,6 +383,12 @@ class Replica:
     def _drop_cut(self) -> None:
         for job in self._cut:
             self._queue.end(job, job.generated)
+            if job in self._apart:
+                del self._apart[job]
+            else:
+                generated = job.generated  # the token of the last step came too late
+                self._leave_lockstep(job)
+                job.generated = generated
             self._forget(job)
         self._cut.clear()
 
