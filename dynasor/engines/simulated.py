@@ -13,7 +13,7 @@ in the order of the queue until one does not fit, and none in a step that preemp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import inf
 
@@ -187,16 +187,21 @@ class Replica:
         self._finish_run(run)
         self._drop_cut()
         reports: list[Report] = []
+        ended: dict[Job, None] = {}
         for job in self._sampling:
             if job.state is State.APART:
-                self._sample(job, reports)
+                self._sample(job, ended, reports)
         self._sampling.clear()
         for job, generated in self._lockstep.stopped():
             if generated == job.output:
                 self._leave_lockstep(job)
-                self._end(job, reports)
+                ended[job] = None
             else:
                 reports.append(Report(job, generated, False))
+        for job in self._in_order(ended):
+            self._queue.end(job, job.generated, True)
+            self._forget(job)
+            reports.append(Report(job, job.generated, True))
         return reports
 
     def schedule(self) -> None:
@@ -238,7 +243,7 @@ class Replica:
 
     def _serve_in_order(self, step: _Step) -> bool:
         """Give tokens and blocks to the running, one by one; True if some were preempted for it."""
-        order = sorted(self._running, key=self._queue.standing)
+        order = self._in_order(self._running)
         count, served = len(order), 0
         while served < len(order) and step.left:
             job = order[served]
@@ -392,23 +397,24 @@ class Replica:
             self._forget(job)
         self._cut.clear()
 
-    def _sample(self, job: Job, reports: list[Report]) -> None:
+    def _sample(self, job: Job, ended: dict[Job, None], reports: list[Report]) -> None:
         """A request that was apart got its token: from now on it is in step with the others."""
         job.generated += 1
         if job.first_token is None:
             job.first_token = self._now
         del self._apart[job]
         if job.generated == job.output:
-            self._end(job, reports)
+            ended[job] = None
             return
         if job.report_every and job.generated % job.report_every == 0:
             reports.append(Report(job, job.generated, False))
         self._lockstep.join(job)
 
-    def _end(self, job: Job, reports: list[Report]) -> None:
-        self._queue.end(job, job.generated, True)
-        self._forget(job)
-        reports.append(Report(job, job.generated, True))
+    def _in_order(self, jobs: Collection[Job]) -> list[Job]:
+        """Some of the running, in the order in which they run."""
+        if len(jobs) < 2:
+            return list(jobs)
+        return sorted((job for job in self._running if job in jobs), key=self._queue.standing)
 
     def _forget(self, job: Job) -> None:
         assert job.held is not None, "a running request has blocks"

@@ -202,9 +202,12 @@ class NaiveReplica:
         self.now += self.settings.step_time.step(decoding, prefill, context)
         self.steps += 1
         self.log.append([(job.name, more) for job, more in scheduled])
+        # As in vLLM: who is cut during a step leaves before its results are looked at.
+        for job in sorted(filter(self.is_cut, self.running), key=lambda job: self.cuts[job.name]):
+            self.abort(job)
         for job, _ in scheduled:
-            if job.computed < job.prompt + job.generated or self.is_cut(job):
-                continue  # what is under way when a request is cut is lost
+            if job.computed < job.prompt + job.generated or job.aborted:
+                continue
             job.generated += 1
             if job.first_token is None:
                 job.first_token = self.now

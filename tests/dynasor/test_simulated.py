@@ -196,9 +196,7 @@ def workload(seed):
     draw = random.Random(seed)
     size = draw.choice([1, 2, 4, 5])
     longest = draw.choice([8, 40])
-    time = StepTime(
-        0.7 + draw.random(), draw.random() / 9, draw.random() / 50, draw.random() / 500
-    )
+    time = StepTime(0.7 + draw.random(), draw.random() / 9, draw.random() / 50, draw.random() / 500)
     need = -(-(12 + longest) // size)
     sizes = ReplicaSettings(
         time,
@@ -223,7 +221,7 @@ def workload(seed):
 
 
 @pytest.mark.parametrize("policy", ["vllm", "gang-fcfs", "fcfs"])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(seed=strategies.integers(0, 2**32))
 def test_jumps_equal_going_token_by_token(policy, seed):
     sizes, submits, aborts = workload(seed)
