@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from dynasor.commands.bench import bench
+from dynasor.commands.calibrate import calibrate
 from dynasor.commands.record import record
 from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
@@ -32,6 +33,7 @@ app.command()(bench)
 app.command()(record)
 app.command()(replay)
 app.command()(rules)
+app.command()(calibrate)
 
 
 def _version(wanted: bool) -> None:

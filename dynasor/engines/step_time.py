@@ -11,7 +11,7 @@ import numpy as np
 
 from dynasor.errors import DataError
 
-_ROUNDS = 4  # of fitting and leaving out what is far off
+_ROUNDS = 6  # of fitting and leaving out what is far off
 _FEWEST = 10
 _FAR = 3.0  # in robust standard deviations of the relative error
 _LEAST_SPREAD = 0.02  # relative; keeps good steps where almost all fit exactly
@@ -83,8 +83,10 @@ class StepTime:
     def fit(cls, steps: Sequence[Step]) -> Self:
         """Non-negative least squares of the relative error, without the steps that are far off.
 
-        A step that the operating system interrupted says nothing about the engine: in some rounds,
-        what is off by more than 3 robust standard deviations is left out of the next fit.
+        Errors are relative to the prediction of the round before: relative to the measured seconds
+        they would draw the fit towards the quickest steps. A step that the operating system held up
+        says nothing about the engine: what is off by more than 3 robust standard deviations is left
+        out of the next round.
 
         Raises:
             DataError: if there are too few steps.
@@ -95,15 +97,18 @@ class StepTime:
         if len(rows) < _FEWEST:
             raise DataError(f"{len(rows)} measured steps: at least {_FEWEST} are needed for a fit")
         seconds = rows[:, 0]
-        # Divided by the seconds, so that a step of 5 ms counts as much as one of 500.
-        inputs = np.column_stack([np.ones(len(rows)), rows[:, 1:]]) / seconds[:, None]
+        inputs = np.column_stack([np.ones(len(rows)), rows[:, 1:]])
         scale = np.maximum(inputs.max(axis=0), 1e-30)
         inputs /= scale
+        predicted = np.full(len(rows), np.median(seconds))
         kept = np.ones(len(rows), dtype=bool)
         for _ in range(_ROUNDS):
-            terms = nnls(inputs[kept], np.ones(int(kept.sum())))[0]
-            off = np.abs(inputs @ terms - 1)
-            spread = 1.4826 * float(np.median(off[kept]))
+            weighted = inputs / predicted[:, None]
+            terms = nnls(weighted[kept], (seconds / predicted)[kept])[0]
+            # A step cannot be predicted to take next to nothing, whatever the first rounds say.
+            predicted = np.maximum(inputs @ terms, 0.1 * seconds.min())
+            off = np.abs(seconds / predicted - 1)
+            spread = 1.4826 * float(np.median(off))
             kept = off <= _FAR * max(spread, _LEAST_SPREAD)
         base, request, prefill, context = (terms / scale).tolist()
         return cls(base, request, prefill, context, error=float(np.median(off)))

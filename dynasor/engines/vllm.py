@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request
 from dynasor.config import SchedulerConfig
@@ -35,6 +35,17 @@ _QUIET = {
     "PYTHONWARNINGS": "ignore",
 }
 """Environment of vLLM's processes; set any of them to hear more."""
+
+
+class Sizes(NamedTuple):
+    """What an engine has room for: requests, tokens a step, tokens a request, blocks, tokens a block."""
+
+    hardware: str
+    max_running: int
+    max_batched_tokens: int
+    max_model_len: int
+    kv_blocks: int
+    block_size: int
 
 
 class VLLMEngine:
@@ -237,6 +248,20 @@ class VLLMEngine:
             EngineError: as `counters` does.
         """
         return [tuple(step) for step in await self._gangs.ask("steps")]
+
+    def sizes(self) -> Sizes:
+        """What the engine has room for; known after `start`."""
+        from vllm.platforms import current_platform
+
+        config = self._engine.vllm_config
+        return Sizes(
+            hardware=current_platform.get_device_name() or "unknown",
+            max_running=config.scheduler_config.max_num_seqs,
+            max_batched_tokens=config.scheduler_config.max_num_batched_tokens,
+            max_model_len=config.model_config.max_model_len,
+            kv_blocks=config.cache_config.num_gpu_blocks - 1,  # vLLM keeps one for itself
+            block_size=config.cache_config.block_size,
+        )
 
     def capacity(self) -> Capacity:
         """Batch size and model."""

@@ -1,0 +1,93 @@
+"""A calibration: how fast and how large a real engine was, for the simulator."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from dynasor.engines.simulated import ReplicaSettings
+from dynasor.engines.step_time import StepTime
+from dynasor.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What `dynasor calibrate` writes.
+
+    Attributes:
+        model: that was served.
+        hardware: on which.
+        step_time: seconds of a step.
+        steps: measured ones.
+        per_request: seconds of a request that are not spent in steps: front end and transport.
+        max_running, max_batched_tokens, kv_blocks, block_size: see `ReplicaSettings`.
+    """
+
+    model: str
+    hardware: str
+    step_time: StepTime
+    steps: int
+    per_request: float
+    max_running: int
+    max_batched_tokens: int
+    kv_blocks: int
+    block_size: int
+
+    def replica(self) -> ReplicaSettings:
+        """Settings of a simulated replica like it."""
+        return ReplicaSettings(
+            self.step_time,
+            self.max_running,
+            self.max_batched_tokens,
+            self.kv_blocks,
+            self.block_size,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Write a file that `read` understands.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        try:
+            path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error}); check the path") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            DataError: naming file, field, value and what is allowed.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: no calibration ({error}); make one with calibrate") from error
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, dict) or set(values) != set(names):
+            raise DataError(f"{path}: must be an object with {', '.join(names)}")
+        for name in ("model", "hardware"):
+            if not isinstance(values[name], str):
+                raise DataError(f"{path}: {name} must be a text, not {values[name]!r}")
+        for name in names:
+            if name not in ("model", "hardware", "step_time"):
+                _check_number(values[name], name, path)
+        try:
+            step_time = StepTime.from_json(values.pop("step_time"))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        return cls(step_time=step_time, **values)
+
+
+def _check_number(value: object, name: str, path: Path) -> None:
+    kinds, least = ((int, float), 0) if name == "per_request" else (int, 1)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
+        raise DataError(f"{path}: {name} must be a number of {least} or more, not {value!r}")
