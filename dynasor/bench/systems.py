@@ -1,0 +1,90 @@
+"""The systems that the online benchmark compares: how a query stops, and who is served first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dynasor.errors import ConfigError
+
+Hinting = Literal["none", "arrival", "rank", "forecast", "deadline"]
+VANILLA = "vanilla"
+OURS = "ours"
+ONE_SIDED = "adaptive-consistency:0.95"
+"""Stops only the certain; the published rule with the fewest tokens at its published setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineSystem:
+    """One way to serve reasoning queries.
+
+    Attributes:
+        name: in tables, pictures and for `--system`.
+        rule: stop rule, or `full` for all samples of the budget.
+        wave: samples of a query in flight; None for all of them at once.
+        policy: `[scheduler] policy`; `none` is vLLM's own order of arrival, `priority` its own
+            priority scheduler.
+        hints: what the scheduler is told of a query. `arrival`: its place in the order of arrival;
+            `rank`: how long its samples will be, guessed from the prompt's length; `forecast`: the
+            tokens that it still expects, from its votes; `deadline`: these and when it is due.
+        meaning: one line for the report.
+    """
+
+    name: str
+    rule: str
+    wave: int | None
+    policy: str
+    hints: Hinting
+    meaning: str
+
+    @property
+    def knows_deadlines(self) -> bool:
+        """Whether another SLO makes it decide otherwise."""
+        return self.hints == "deadline"
+
+
+def all_systems(rule: str, wave: int) -> tuple[OnlineSystem, ...]:
+    """Vanilla, the ablation (each line adds to the one before), ours, and rivals.
+
+    Args:
+        rule: the two-sided stop rule of ours.
+        wave: samples in flight of all that stop early.
+    """
+    return (
+        OnlineSystem(VANILLA, "full", None, "none", "none", "all samples at once, vLLM's order"),
+        OnlineSystem(
+            "+certaindex", ONE_SIDED, wave, "none", "none", "stops once certain, vLLM's order"
+        ),
+        OnlineSystem("+gang", ONE_SIDED, wave, "gang-fcfs", "none", "whole queries in order"),
+        OnlineSystem(
+            "+rank", ONE_SIDED, wave, "sjf-rank", "rank", "shortest first, guessed from the prompt"
+        ),
+        OnlineSystem(
+            "+srpt", ONE_SIDED, wave, "gang-srpt", "forecast", "least expected work first"
+        ),
+        OnlineSystem(
+            "+two-sided", rule, wave, "gang-srpt", "forecast", "also stops where more is in vain"
+        ),
+        OnlineSystem(OURS, rule, wave, "default", "deadline", "also knows when answers are due"),
+        OnlineSystem(
+            "stop-only", rule, wave, "none", "none", "rival: stops as ours does, vLLM's order"
+        ),
+        OnlineSystem(
+            "least-attained", rule, wave, "least-attained", "none", "rival: stops as ours does"
+        ),
+        OnlineSystem("priority", rule, wave, "priority", "arrival", "rival: vLLM's own priorities"),
+    )
+
+
+def choose_systems(known: Sequence[OnlineSystem], names: Sequence[str]) -> list[OnlineSystem]:
+    """The systems of these names, in the order of `known`; all of them for `all`.
+
+    Raises:
+        ConfigError: if a name is not known.
+    """
+    by_name = {system.name: system for system in known}
+    for name in names:
+        if name not in by_name and name != "all":
+            raise ConfigError(f"--system {name}: there are all, {', '.join(by_name)}")
+    return [system for system in known if "all" in names or system.name in names]
