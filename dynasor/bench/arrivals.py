@@ -7,6 +7,7 @@ The same seed gives the same times and questions, so that all systems meet the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -53,7 +54,8 @@ class Recorded:
         """The recording's gaps over their mean."""
         start = int(random.integers(len(self.recorded)))
         places = (start + np.arange(count)) % len(self.recorded)
-        return self.recorded[places] / self.recorded.mean()
+        gaps: NDArray[np.float64] = self.recorded[places] / self.recorded.mean()
+        return gaps
 
 
 def parse_traffic(text: str) -> Traffic:
@@ -76,7 +78,9 @@ def parse_traffic(text: str) -> Traffic:
     raise ConfigError(f"--traffic {text}: there are poisson, gamma:CV and trace:FILE")
 
 
-def arrival_times(traffic: Traffic, rate: float, duration: float, seed: int) -> list[float]:
+def arrival_times(
+    traffic: Traffic, rate: float, duration: float, seed: Sequence[int]
+) -> list[float]:
     """Times in [0, duration), seconds, at `rate` arrivals a second in the mean."""
     random = np.random.default_rng(seed)
     gaps = np.empty(0)
@@ -95,7 +99,7 @@ def plan_arrivals(
     rate: float,
     duration: float,
     chats: float = 0.0,
-    seed: int = 0,
+    seed: Sequence[int] = (0,),
 ) -> list[Arrival]:
     """What comes when, without deadlines.
 
@@ -109,7 +113,7 @@ def plan_arrivals(
         chats: share of plain chats.
         seed: of times, kinds and order.
     """
-    random = np.random.default_rng((seed, 1))
+    random = np.random.default_rng((*seed, 1))
     arrivals: list[Arrival] = []
     order: list[int] = []
     for number, time in enumerate(arrival_times(traffic, rate, duration, seed)):

@@ -119,7 +119,8 @@ class LoadGenerator:
     def _write(self, value: object) -> None:
         assert self._process is not None, "it was entered"
         assert self._process.stdin is not None, "it has pipes"
-        self._process.stdin.write(json.dumps(value).encode() + b"\n")
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(json.dumps(value).encode() + b"\n")
 
 
 def _environment() -> dict[str, str]:

@@ -79,8 +79,8 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def slowdown(completion: Completion, unloaded: Mapping[str, float]) -> float:
-    """Latency over the unloaded latency of its class; infinite where the query failed."""
-    if completion.reason == "failed":
+    """Latency over the unloaded latency of its class; infinite where there was no answer."""
+    if not completion.answered:
         return float("inf")
     return completion.latency / unloaded[completion.arrival.group]
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dynasor.errors import ConfigError
 
-Hinting = Literal["none", "arrival", "rank", "forecast", "deadline"]
+Hinting = Literal["none", "rank", "forecast", "deadline"]
 VANILLA = "vanilla"
 OURS = "ours"
 ONE_SIDED = "adaptive-consistency:0.95"
@@ -23,11 +23,10 @@ class OnlineSystem:
         name: in tables, pictures and for `--system`.
         rule: stop rule, or `full` for all samples of the budget.
         wave: samples of a query in flight; None for all of them at once.
-        policy: `[scheduler] policy`; `none` is vLLM's own order of arrival, `priority` its own
-            priority scheduler.
-        hints: what the scheduler is told of a query. `arrival`: its place in the order of arrival;
-            `rank`: how long its samples will be, guessed from the prompt's length; `forecast`: the
-            tokens that it still expects, from its votes; `deadline`: these and when it is due.
+        policy: `[scheduler] policy`; `vllm` is vLLM's own order of arrival.
+        hints: what the scheduler is told of a query. `rank`: how long its samples will be, guessed
+            from the prompt's length; `forecast`: the tokens that are still expected, from its
+            votes; `deadline`: these and when the answer is due.
         meaning: one line for the report.
     """
 
@@ -52,9 +51,9 @@ def all_systems(rule: str, wave: int) -> tuple[OnlineSystem, ...]:
         wave: samples in flight of all that stop early.
     """
     return (
-        OnlineSystem(VANILLA, "full", None, "none", "none", "all samples at once, vLLM's order"),
+        OnlineSystem(VANILLA, "full", None, "vllm", "none", "all samples at once, vLLM's order"),
         OnlineSystem(
-            "+certaindex", ONE_SIDED, wave, "none", "none", "stops once certain, vLLM's order"
+            "+certaindex", ONE_SIDED, wave, "vllm", "none", "stops once certain, vLLM's order"
         ),
         OnlineSystem("+gang", ONE_SIDED, wave, "gang-fcfs", "none", "whole queries in order"),
         OnlineSystem(
@@ -68,12 +67,14 @@ def all_systems(rule: str, wave: int) -> tuple[OnlineSystem, ...]:
         ),
         OnlineSystem(OURS, rule, wave, "default", "deadline", "also knows when answers are due"),
         OnlineSystem(
-            "stop-only", rule, wave, "none", "none", "rival: stops as ours does, vLLM's order"
+            "stop-only", rule, wave, "vllm", "none", "rival: stops as ours does, vLLM's order"
         ),
         OnlineSystem(
             "least-attained", rule, wave, "least-attained", "none", "rival: stops as ours does"
         ),
-        OnlineSystem("priority", rule, wave, "priority", "arrival", "rival: vLLM's own priorities"),
+        OnlineSystem(
+            "priority", rule, wave, "vllm-priority", "none", "rival: vLLM's own priorities"
+        ),
     )
 
 

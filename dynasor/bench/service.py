@@ -1,0 +1,112 @@
+"""One system at work: it answers what arrives, on an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from certaindex.equivalence import AnswerEquivalence
+from certaindex.stopping import StopRule, parse_rule
+from dynasor.allocator import PerQuery
+from dynasor.bench.offline import full_rule, make_program
+from dynasor.bench.prompt_rank import PromptRank
+from dynasor.bench.systems import OnlineSystem
+from dynasor.bench.workload import Arrival
+from dynasor.config import Config
+from dynasor.engines.base import Engine
+from dynasor.runtime import Observer, Outcome, Runtime
+from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.gang import Hints
+from dynasor.suites import Suite
+
+_ONE_SAMPLE = "fixed:1"
+
+
+class Service:
+    """Answers arrivals by the rule, the wave and the hints of a system.
+
+    A seed gives a question the same samples in all systems, so that answers compare in pairs.
+
+    Args:
+        engine: started, with the system's scheduler.
+        system: how to serve.
+        config: of the samples.
+        suite: the questions.
+        equivalence: groups answers.
+        label: sets the requests apart from those of other services on this engine.
+        repeat: another one, other samples.
+        observer: is told what happens, or None.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        system: OnlineSystem,
+        config: Config,
+        suite: Suite,
+        equivalence: AnswerEquivalence,
+        *,
+        label: str,
+        repeat: int = 0,
+        observer: Observer | None = None,
+    ) -> None:
+        self._engine = engine
+        self._system = system
+        self._config = config
+        self._chat_config = config.model_copy(
+            update={"algorithm": config.algorithm.model_copy(update={"samples": 1})}
+        )
+        self._suite = suite
+        self._equivalence = equivalence
+        self._label = label
+        first = repeat * len(suite.queries)
+        self._questions = {
+            query.id: (first + place, query) for place, query in enumerate(suite.queries)
+        }
+        self._ranks = PromptRank()
+        rule = parse_rule(full_rule(config) if system.rule == "full" else system.rule)
+        wave = system.wave or config.algorithm.samples
+        self._queries = self._runtime(rule, wave, observer)
+        self._chats = self._runtime(parse_rule(_ONE_SAMPLE), 1, observer)
+
+    def _runtime(self, rule: StopRule, wave: int, observer: Observer | None) -> Runtime:
+        hinted = self._system.hints in ("forecast", "deadline")
+        return Runtime(
+            self._engine,
+            PerQuery(rule, wave),
+            observer=observer,
+            forecast=Forecast(rule) if hinted else None,
+        )
+
+    async def answer(self, arrival: Arrival) -> Outcome:
+        """Answer a query or a chat.
+
+        Raises:
+            EngineError: if the engine dies.
+        """
+        number, query = self._questions[arrival.question]
+        chat = arrival.kind == "chat"
+        program = make_program(
+            self._chat_config if chat else self._config,
+            self._suite,
+            replace(query, id=f"{self._label}/{arrival.id}"),
+            number,
+            self._equivalence,
+        )
+        if self._system.hints == "rank":
+            rank = self._ranks.guess(len(query.question))
+            self._engine.hint(program.id, Hints(rank=rank))
+        due = arrival.deadline if self._system.knows_deadlines else None
+        outcome = await (self._chats if chat else self._queries).solve(program, due=due)
+        votes = program.votes()
+        if votes.n:
+            self._ranks.learn(len(query.question), votes.total_tokens / votes.n)
+        return outcome
+
+    async def is_right(self, arrival: Arrival, outcome: Outcome) -> bool | None:
+        """Whether the answer is the right one, None where that is not known."""
+        gold = self._questions[arrival.question][1].gold
+        if gold is None:
+            return None
+        value = outcome.answer.value
+        return value is not None and await asyncio.to_thread(self._equivalence.same, gold, value)
