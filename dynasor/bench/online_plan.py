@@ -17,7 +17,7 @@ from dynasor.bench.slo import TARGET, attainment, quantile
 from dynasor.bench.systems import OnlineSystem
 from dynasor.errors import ConfigError
 
-GIVE_UP = 0.5
+GIVE_UP = 0.6
 """Attainment below which no higher rate is tried."""
 _CLOSE = 1.03
 """Ratio of two scales or rates that are too close to tell apart."""
@@ -65,16 +65,16 @@ class Profile:
 
 PROFILES: Mapping[str, Profile] = {
     "quick": Profile(
-        factors=(0.5, 0.8, 1.2, 2, 3, 4.5, 6.5),
-        duration=14,
-        warm_up=2,
+        factors=(0.8, 1.25, 2.5, 4, 6),
+        duration=20,
+        warm_up=4,
         cool_down=2,
-        patience=20,
+        patience=15,
         repeats=1,
         refine=0,
         scales=1,
         alone=2,
-        saturated=10,
+        saturated=8,
         systems=("vanilla", "ours"),
     ),
     "full": Profile(

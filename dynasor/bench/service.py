@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from certaindex.equivalence import AnswerEquivalence
 from certaindex.stopping import StopRule, parse_rule
-from dynasor.allocator import PerQuery
+from dynasor.allocator import Allocator, PerQuery
 from dynasor.bench.offline import full_rule, make_program
 from dynasor.bench.prompt_rank import PromptRank
 from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival
 from dynasor.config import Config
 from dynasor.engines.base import Engine
+from dynasor.load_wave import LoadWave
 from dynasor.runtime import Observer, Outcome, Runtime
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.gang import Hints
@@ -65,15 +66,21 @@ class Service:
         }
         self._ranks = PromptRank()
         rule = parse_rule(full_rule(config) if system.rule == "full" else system.rule)
-        wave = system.wave or config.algorithm.samples
-        self._queries = self._runtime(rule, wave, observer)
-        self._chats = self._runtime(parse_rule(_ONE_SAMPLE), 1, observer)
+        self._queries = self._runtime(rule, self._allocator(rule), observer)
+        chat = parse_rule(_ONE_SAMPLE)
+        self._chats = self._runtime(chat, PerQuery(chat, 1), observer)
 
-    def _runtime(self, rule: StopRule, wave: int, observer: Observer | None) -> Runtime:
+    def _allocator(self, rule: StopRule) -> Allocator:
+        wave = self._system.wave
+        if wave == "load":
+            return LoadWave(rule, self._engine.capacity().max_running)
+        return PerQuery(rule, self._config.algorithm.samples if wave == "all" else wave)
+
+    def _runtime(self, rule: StopRule, allocator: Allocator, observer: Observer | None) -> Runtime:
         hinted = self._system.hints in ("forecast", "deadline")
         return Runtime(
             self._engine,
-            PerQuery(rule, wave),
+            allocator,
             observer=observer,
             forecast=Forecast(rule) if hinted else None,
         )

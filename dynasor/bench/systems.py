@@ -22,7 +22,8 @@ class OnlineSystem:
     Attributes:
         name: in tables, pictures and for `--system`.
         rule: stop rule, or `full` for all samples of the budget.
-        wave: samples of a query in flight; None for all of them at once.
+        wave: samples of a query in flight; `all` of them, or as many as the `load` leaves room for
+            (see `dynasor.load_wave`).
         policy: `[scheduler] policy`; `vllm` is vLLM's own order of arrival.
         hints: what the scheduler is told of a query. `rank`: how long its samples will be, guessed
             from the prompt's length; `forecast`: the tokens that are still expected, from its
@@ -32,7 +33,7 @@ class OnlineSystem:
 
     name: str
     rule: str
-    wave: int | None
+    wave: int | Literal["all", "load"]
     policy: str
     hints: Hinting
     meaning: str
@@ -44,37 +45,29 @@ class OnlineSystem:
 
 
 def all_systems(rule: str, wave: int) -> tuple[OnlineSystem, ...]:
-    """Vanilla, the ablation (each line adds to the one before), ours, and rivals.
+    """Vanilla, the ablation (each line changes one thing of the one before), ours, and rivals.
+
+    The rivals differ from ours in the order only: they stop as ours does.
 
     Args:
         rule: the two-sided stop rule of ours.
-        wave: samples in flight of all that stop early.
+        wave: samples in flight of those systems that stop early and do not look at the load.
     """
+    one, two = ONE_SIDED, rule
     return (
-        OnlineSystem(VANILLA, "full", None, "vllm", "none", "all samples at once, vLLM's order"),
+        OnlineSystem(VANILLA, "full", "all", "vllm", "none", "all samples at once, vLLM's order"),
+        OnlineSystem("+certaindex", one, wave, "vllm", "none", "stops once certain"),
+        OnlineSystem("+gang", one, wave, "gang-fcfs", "none", "whole queries in order of arrival"),
+        OnlineSystem("+rank", one, wave, "sjf-rank", "rank", "shortest first, by the prompt"),
+        OnlineSystem("+srpt", one, wave, "gang-srpt", "forecast", "least expected work first"),
         OnlineSystem(
-            "+certaindex", ONE_SIDED, wave, "vllm", "none", "stops once certain, vLLM's order"
+            "+two-sided", two, wave, "gang-srpt", "forecast", "stops also what is in vain"
         ),
-        OnlineSystem("+gang", ONE_SIDED, wave, "gang-fcfs", "none", "whole queries in order"),
-        OnlineSystem(
-            "+rank", ONE_SIDED, wave, "sjf-rank", "rank", "shortest first, guessed from the prompt"
-        ),
-        OnlineSystem(
-            "+srpt", ONE_SIDED, wave, "gang-srpt", "forecast", "least expected work first"
-        ),
-        OnlineSystem(
-            "+two-sided", rule, wave, "gang-srpt", "forecast", "also stops where more is in vain"
-        ),
-        OnlineSystem(OURS, rule, wave, "default", "deadline", "also knows when answers are due"),
-        OnlineSystem(
-            "stop-only", rule, wave, "vllm", "none", "rival: stops as ours does, vLLM's order"
-        ),
-        OnlineSystem(
-            "least-attained", rule, wave, "least-attained", "none", "rival: stops as ours does"
-        ),
-        OnlineSystem(
-            "priority", rule, wave, "vllm-priority", "none", "rival: vLLM's own priorities"
-        ),
+        OnlineSystem("+wave", two, "load", "gang-srpt", "forecast", "wave by load"),
+        OnlineSystem(OURS, two, "load", "default", "deadline", "knows when answers are due"),
+        OnlineSystem("stop-only", two, "load", "vllm", "none", "ours in vLLM's own order"),
+        OnlineSystem("least-attained", two, "load", "least-attained", "none", "ours in that order"),
+        OnlineSystem("priority", two, "load", "vllm-priority", "none", "ours by vLLM's priorities"),
     )
 
 
