@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -215,6 +216,7 @@ async def _bench(
     from certaindex.equivalence import AnswerEquivalence
     from dynasor.bench.online import run_online, settings_of
     from dynasor.bench.online_folder import OnlineFolder
+    from dynasor.bench.online_plots import save_pictures
     from dynasor.bench.online_results import report_of
     from dynasor.commands.online_display import OnlineProgress, print_report
 
@@ -242,9 +244,11 @@ async def _bench(
         ladder = await run_online(benchmark, folder, stage, progress)
         report = report_of(benchmark.systems, folder, ladder)
     print_report(report, console)
-    path = out / "online.json"
-    path.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
-    console.print(f"results: {path}", markup=False, highlight=False, soft_wrap=True)
+    (out / "online.json").write_text(
+        json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8"
+    )
+    await asyncio.to_thread(save_pictures, report, out)
+    console.print(f"results and pictures: {out}", markup=False, highlight=False, soft_wrap=True)
     return report
 
 
