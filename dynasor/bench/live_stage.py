@@ -59,8 +59,8 @@ class LiveStage:
         self._measured = measured
         self._runs = 0
 
-    async def reference(self) -> Reference:
-        """Vanilla on the idle engine, then at saturation."""
+    async def reference(self, *, capacity: bool) -> Reference:
+        """Vanilla on the idle engine, then at saturation where its capacity is asked for."""
         unloaded, tokens = await measure_unloaded(
             self._service(self._vanilla, "alone"),
             self._suite,
@@ -68,6 +68,8 @@ class LiveStage:
             count=self._profile.alone,
             progress=self._measured,
         )
+        if not capacity:
+            return Reference(unloaded, tokens, None)
         meter = TokenMeter()
         rate = await measure_throughput(
             self._service(self._vanilla, "full", observer=meter),

@@ -22,7 +22,7 @@ from dynasor.errors import EngineError
 from dynasor.suites import Suite
 
 SCALE_RATE = 0.8
-"""Where the tightest scale is looked for, in units of vanilla's capacity."""
+"""Where the tightest scale is looked for, in units of vanilla's capacity; the lowest of given rates."""
 
 
 class StageRun(NamedTuple):
@@ -36,8 +36,8 @@ class StageRun(NamedTuple):
 class Stage(Protocol):
     """Where systems with one scheduler run: the real engine, or the simulator."""
 
-    async def reference(self) -> Reference:
-        """Measure what all systems are measured by."""
+    async def reference(self, *, capacity: bool) -> Reference:
+        """Measure what all systems are measured by; vanilla's capacity only where it is asked for."""
         ...
 
     async def run(
@@ -98,11 +98,16 @@ class Benchmark:
     def ladder(self, reference: Reference) -> Ladder:
         """The rates in arrivals a second."""
         profile, capacity = self.profile, reference.capacity
-        rates = self.rates or tuple(round_figures(f * capacity) for f in profile.factors)
+        if self.rates is not None:
+            rates, scale_rate = self.rates, self.rates[0]
+        else:
+            assert capacity is not None, "it is measured where no rates are given"
+            rates = tuple(round_figures(factor * capacity) for factor in profile.factors)
+            scale_rate = min(rates, key=lambda rate: abs(rate - SCALE_RATE * capacity))
         return Ladder(
             rates=rates,
             scale=self.scale,
-            scale_rate=min(rates, key=lambda rate: abs(rate - SCALE_RATE * capacity)),
+            scale_rate=scale_rate,
             repeats=profile.repeats,
             refine=profile.refine,
             scales=profile.scales,
@@ -171,7 +176,7 @@ async def _run_stage(
     watch: Watch,
 ) -> None:
     if folder.reference is None:
-        folder.write_reference(await stage.reference())
+        folder.write_reference(await stage.reference(capacity=benchmark.rates is None))
     reference = folder.reference
     assert reference is not None, "it was just written"
     ladder = benchmark.ladder(reference)

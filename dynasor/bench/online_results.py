@@ -103,7 +103,18 @@ class SystemRow:
 
 @dataclass(frozen=True, slots=True)
 class OnlineReport:
-    """All systems, and ours against vanilla."""
+    """All systems, and ours against vanilla.
+
+    Attributes:
+        systems: in the order of the ablation.
+        rate_ratio: ours' highest rate over vanilla's; None where either has none.
+        slo_ratio: vanilla's tightest scale over ours; None where either has none.
+        scale_rate: rate at which tightest scales are compared, arrivals a second.
+        slo_scale: SLO scale at which rates are compared.
+        unloaded: class -> latency on the idle engine, seconds.
+        capacity: arrivals a second that vanilla can bear; None where rates were given.
+        failed: queries that the engine failed.
+    """
 
     systems: tuple[SystemRow, ...]
     rate_ratio: float | None
@@ -111,7 +122,8 @@ class OnlineReport:
     scale_rate: float
     slo_scale: float
     unloaded: Mapping[str, float]
-    capacity: float
+    capacity: float | None
+    failed: int
 
     def as_json(self) -> dict[str, Any]:
         """For `--json` and the file."""
@@ -142,6 +154,11 @@ def report_of(
         slo_scale=ladder.scale,
         unloaded=dict(reference.unloaded),
         capacity=reference.capacity,
+        failed=sum(
+            completion.reason == "failed"
+            for result in folder.results.values()
+            for completion in result.completions
+        ),
     )
 
 

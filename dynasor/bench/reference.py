@@ -35,16 +35,18 @@ class Reference:
     Attributes:
         unloaded: class -> median latency of such a query alone on the engine, seconds.
         tokens: output tokens of an arrival, mean over classes and chats in their shares.
-        tokens_per_second: of the saturated engine.
+        tokens_per_second: of the saturated engine; None where it was not measured.
     """
 
     unloaded: Mapping[str, float]
     tokens: float
-    tokens_per_second: float
+    tokens_per_second: float | None
 
     @property
-    def capacity(self) -> float:
-        """Arrivals a second that vanilla can bear."""
+    def capacity(self) -> float | None:
+        """Arrivals a second that vanilla can bear, where it was measured."""
+        if self.tokens_per_second is None:
+            return None
         return self.tokens_per_second / self.tokens
 
 

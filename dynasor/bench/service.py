@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import cast
 
 from certaindex.equivalence import AnswerEquivalence
 from certaindex.stopping import StopRule, parse_rule
@@ -16,7 +17,7 @@ from dynasor.config import Config
 from dynasor.engines.base import Engine
 from dynasor.load_wave import LoadWave
 from dynasor.runtime import Observer, Outcome, Runtime
-from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.forecast import Forecast, HashableRule
 from dynasor.scheduling.gang import Hints
 from dynasor.suites import Suite
 
@@ -73,7 +74,7 @@ class Service:
     def _allocator(self, rule: StopRule) -> Allocator:
         wave = self._system.wave
         if wave == "load":
-            return LoadWave(rule, self._engine.capacity().max_running)
+            return LoadWave(cast(HashableRule, rule), self._engine.capacity().max_running)
         return PerQuery(rule, self._config.algorithm.samples if wave == "all" else wave)
 
     def _runtime(self, rule: StopRule, allocator: Allocator, observer: Observer | None) -> Runtime:

@@ -22,8 +22,8 @@ class OnlineSystem:
     Attributes:
         name: in tables, pictures and for `--system`.
         rule: stop rule, or `full` for all samples of the budget.
-        wave: samples of a query in flight; `all` of them, or as many as the `load` leaves room for
-            (see `dynasor.load_wave`).
+        wave: samples of a query in flight; `all` of them, or by forecast and `load` (see
+            `dynasor.load_wave`).
         policy: `[scheduler] policy`; `vllm` is vLLM's own order of arrival.
         hints: what the scheduler is told of a query. `rank`: how long its samples will be, guessed
             from the prompt's length; `forecast`: the tokens that are still expected, from its
@@ -63,7 +63,7 @@ def all_systems(rule: str, wave: int) -> tuple[OnlineSystem, ...]:
         OnlineSystem(
             "+two-sided", two, wave, "gang-srpt", "forecast", "stops also what is in vain"
         ),
-        OnlineSystem("+wave", two, "load", "gang-srpt", "forecast", "wave by load"),
+        OnlineSystem("+wave", two, "load", "gang-srpt", "forecast", "wave by forecast and load"),
         OnlineSystem(OURS, two, "load", "default", "deadline", "knows when answers are due"),
         OnlineSystem("stop-only", two, "load", "vllm", "none", "ours in vLLM's own order"),
         OnlineSystem("least-attained", two, "load", "least-attained", "none", "ours in that order"),

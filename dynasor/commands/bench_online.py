@@ -100,9 +100,6 @@ def bench_online(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw an earlier benchmark in --out away.")
     ] = False,
-    traces: Annotated[
-        Path | None, typer.Option("--traces", help="Trace file for --engine replay.")
-    ] = None,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -135,7 +132,6 @@ def bench_online(
         engine=engine,
         model=model,
         base_url=base_url,
-        traces=traces,
         samples=samples,
         temperature=temperature,
         max_tokens=max_tokens,
@@ -145,6 +141,8 @@ def bench_online(
         tune_cpu=tune_cpu,
     )
     settings = bench_seed(load_config(config, given))
+    if settings.engine.kind == "replay":
+        raise ConfigError("--engine replay: a recording has no load; use vllm or openai")
     if not 0 <= chats < 1:
         raise ConfigError(f"--chats {chats:g}: must be 0 or more and below 1")
     chosen = _profile(profile, duration, warm_up, cool_down, repeats)
@@ -163,6 +161,9 @@ def bench_online(
     report = run(_bench(benchmark, settings, known[0], traffic, out, fresh, console))
     if as_json:
         typer.echo(json.dumps(report.as_json()))
+    if report.failed:
+        console.print(f"the engine failed {report.failed} queries; see {out}", style="red")
+        raise typer.Exit(1)
 
 
 def _profile(

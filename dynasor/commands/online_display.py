@@ -60,16 +60,20 @@ class OnlineProgress:
             f"p50 {_seconds(latencies.p50):>6}  p90 {_seconds(latencies.p90):>6}   "
             f"({result.seconds:.0f} s)",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _print_reference(self, reference: Reference) -> None:
         latencies = ", ".join(f"{name} {value:.2f} s" for name, value in reference.unloaded.items())
-        self._console.print(
-            f"idle engine: {latencies}; vanilla's capacity {reference.capacity:.2f}/s "
-            f"({reference.tokens_per_second:,.0f} tokens/s, {reference.tokens:,.0f} a query)",
-            style="dim",
-            highlight=False,
-        )
+        self._line(f"idle engine: {latencies}; {reference.tokens:,.0f} tokens a query of vanilla")
+        if reference.tokens_per_second is not None:
+            self._line(
+                f"vanilla's capacity: {reference.capacity:.2f}/s at "
+                f"{reference.tokens_per_second:,.0f} tokens/s"
+            )
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, style="dim", highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -39,7 +39,7 @@ def test_same_seed_same_times_other_seed_other_times():
 def test_times_are_ascending_and_within_the_run():
     times = arrival_times(parse_traffic("gamma:4"), 3.0, 50.0, (0,))
     assert times == sorted(times)
-    assert 0 <= times[0]
+    assert times[0] >= 0
     assert times[-1] < 50
 
 

@@ -40,7 +40,8 @@ async def test_a_slow_answer_does_not_delay_the_traffic():
 
 async def test_its_death_is_an_error():
     async with LoadGenerator([0.0, 60.0]) as generator:
+        events = generator.events()
+        assert await anext(events) == {"send": 0}
+        generator._process.kill()
         with pytest.raises(EngineError, match="load generator ended"):
-            async for event in generator.events():
-                assert event == {"send": 0}
-                generator._process.kill()
+            await anext(events)
