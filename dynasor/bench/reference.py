@@ -94,7 +94,7 @@ async def measure_unloaded(
     tokens = 0.0
     for name, members in classes.items():
         outcomes = []
-        for number, query in enumerate(_spread(members, count)):
+        for number, query in enumerate(spread(members, count)):
             kind = "chat" if name == CHAT else "query"
             outcomes.append(await _alone(service, f"{name}-{number}", kind, query))
             progress()
@@ -103,7 +103,7 @@ async def measure_unloaded(
     return unloaded, tokens
 
 
-def _spread(queries: Sequence[Query], count: int) -> list[Query]:
+def spread(queries: Sequence[Query], count: int) -> list[Query]:
     """At most `count` of the queries, from all over their order."""
     step = max(1, len(queries) // count)
     return list(queries[::step][:count])

@@ -9,7 +9,7 @@ from typing import cast
 from certaindex.equivalence import AnswerEquivalence
 from certaindex.stopping import StopRule, parse_rule
 from dynasor.allocator import Allocator, PerQuery
-from dynasor.bench.offline import full_rule, make_program
+from dynasor.bench.offline import make_program
 from dynasor.bench.prompt_rank import PromptRank
 from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival
@@ -22,6 +22,20 @@ from dynasor.scheduling.gang import Hints
 from dynasor.suites import Suite
 
 _ONE_SAMPLE = "fixed:1"
+
+
+def allocator_of(system: OnlineSystem, samples: int, slots: int) -> Allocator:
+    """A fresh allocator with the rule and the wave of a system.
+
+    Args:
+        system: how to serve.
+        samples: full budget of a query.
+        slots: requests that run at once.
+    """
+    rule = parse_rule(system.stop_rule(samples))
+    if system.wave == "load":
+        return LoadWave(cast(HashableRule, rule), slots)
+    return PerQuery(rule, samples if system.wave == "all" else system.wave)
 
 
 class Service:
@@ -66,16 +80,14 @@ class Service:
             query.id: (first + place, query) for place, query in enumerate(suite.queries)
         }
         self._ranks = PromptRank()
-        rule = parse_rule(full_rule(config) if system.rule == "full" else system.rule)
-        self._queries = self._runtime(rule, self._allocator(rule), observer)
+        rule = parse_rule(system.stop_rule(config.algorithm.samples))
+        self._queries = self._runtime(
+            rule,
+            allocator_of(system, config.algorithm.samples, engine.capacity().max_running),
+            observer,
+        )
         chat = parse_rule(_ONE_SAMPLE)
         self._chats = self._runtime(chat, PerQuery(chat, 1), observer)
-
-    def _allocator(self, rule: StopRule) -> Allocator:
-        wave = self._system.wave
-        if wave == "load":
-            return LoadWave(cast(HashableRule, rule), self._engine.capacity().max_running)
-        return PerQuery(rule, self._config.algorithm.samples if wave == "all" else wave)
 
     def _runtime(self, rule: StopRule, allocator: Allocator, observer: Observer | None) -> Runtime:
         hinted = self._system.hints in ("forecast", "deadline")

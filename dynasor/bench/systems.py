@@ -38,6 +38,10 @@ class OnlineSystem:
     hints: Hinting
     meaning: str
 
+    def stop_rule(self, samples: int) -> str:
+        """Text of its stop rule for a full budget of so many samples."""
+        return f"fixed:{samples}" if self.rule == "full" else self.rule
+
     @property
     def knows_deadlines(self) -> bool:
         """Whether another SLO makes it decide otherwise."""
