@@ -19,6 +19,7 @@ import sys
 from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, process_time
 from typing import Any, Self
@@ -75,8 +76,10 @@ class LoadGenerator:
     async def __aexit__(self, *_: object) -> None:
         process = self._process
         assert process is not None, "it was entered"
-        if process.returncode is None:
-            process.kill()
+        if self._report is None:
+            # Not `process.kill`, which would reap it under the eyes of asyncio's own watcher.
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
         await process.wait()
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:

@@ -111,6 +111,7 @@ class Benchmark:
             repeats=profile.repeats,
             refine=profile.refine,
             scales=profile.scales,
+            open_end=self.rates is None,
         )
 
     def arrivals(self, point: Point, reference: Reference) -> list[Arrival]:

@@ -1,14 +1,15 @@
 """What the online benchmark runs next, from what it has seen so far: a pure function.
 
 For each system: all rates from the lowest up, each `repeats` times, until attainment has fallen
-below `GIVE_UP`; then rates between the last that held the target and the first that did not. A
-system that knows the deadlines is also run again at tighter and tighter SLO scales, at one rate; for
-the others one run tells the attainment at every scale.
+below `GIVE_UP`, and beyond the highest where that still holds the target; then rates between the last
+that held the target and the first that did not. A system that knows the deadlines is also run again
+at tighter and tighter SLO scales, at one rate; for the others one run tells the attainment at every
+scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -19,6 +20,10 @@ from dynasor.errors import ConfigError
 
 GIVE_UP = 0.6
 """Attainment below which no higher rate is tried."""
+BEYOND = 1.4
+"""Ratio of rates beyond the end of the ladder."""
+MOST = 200
+"""Largest rate that is tried, in units of the lowest."""
 _CLOSE = 1.03
 """Ratio of two scales or rates that are too close to tell apart."""
 
@@ -102,6 +107,7 @@ class Ladder:
         scale: SLO scale of the sweep over rates.
         scale_rate: the rate of `rates` at which the tightest scale is looked for.
         repeats, refine, scales: see `Profile`.
+        open_end: go on above the highest rate while that holds the target.
     """
 
     rates: tuple[float, ...]
@@ -110,6 +116,7 @@ class Ladder:
     repeats: int
     refine: int
     scales: int
+    open_end: bool = False
 
 
 def check_rates(rates: Sequence[float]) -> tuple[float, ...]:
@@ -146,7 +153,7 @@ Seen = Mapping[Point, Sequence[float]]
 
 def next_point(ladder: Ladder, system: OnlineSystem, seen: Seen) -> Point | None:
     """The next run of a system, None once it has had all."""
-    rates = list(ladder.rates)
+    rates = list(_all_rates(ladder, system.name, seen))
     for refined in range(ladder.refine + 1):
         for rate in sorted(rates):
             point = _missing(ladder, system.name, rate, ladder.scale, seen)
@@ -182,6 +189,16 @@ def live_scales(seen: Seen, system: str, rate: float) -> dict[float, float]:
         for scale in sorted(told)
         if (share := shares(seen, system, scale).get(rate)) is not None
     }
+
+
+def _all_rates(ladder: Ladder, system: str, seen: Seen) -> Iterator[float]:
+    """The rates of the ladder, and those beyond its end while the last one holds the target."""
+    yield from ladder.rates
+    last = ladder.rates[-1]
+    held = shares(seen, system, ladder.scale)
+    while ladder.open_end and held.get(last, 0.0) >= TARGET and last < MOST * ladder.rates[0]:
+        last = round_figures(BEYOND * last)
+        yield last
 
 
 def _missing(ladder: Ladder, system: str, rate: float, scale: float, seen: Seen) -> Point | None:

@@ -28,6 +28,7 @@ from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging
 from dynasor.suites import Query, Suite
 
+LEVELS = 5
 FAR_APART = 1e7
 """Seconds between queries that shall not meet."""
 _SATURATED = 6.0  # queries at once, in units of what fills the batches
@@ -35,8 +36,17 @@ _COUNTED = 0.7  # of these, the part before the batches empty
 
 
 def suite_of(name: str, questions: Mapping[str, RecordedQuestion]) -> Suite:
-    """The recorded questions as a suite; what they ask is not needed."""
-    return Suite(name, tuple(Query(question, "", None) for question in questions), "boxed", "")
+    """The recorded questions as a suite; what they ask is not needed.
+
+    A trace does not say how hard a question is. Its level, and so its class for SLOs, is the fifth of
+    the questions into which its recorded samples fall by their mean length.
+    """
+    by_length = sorted(questions, key=lambda q: (np.mean(questions[q].query.tokens), q))
+    levels = {q: 1 + LEVELS * place // len(by_length) for place, q in enumerate(by_length)}
+    queries = tuple(
+        Query(question, "", None, {"level": levels[question]}) for question in questions
+    )
+    return Suite(name, queries, "boxed", "")
 
 
 class SimulatedStage:
