@@ -23,7 +23,6 @@ from dynasor.bench.simulation import Cluster, Simulated, simulate
 from dynasor.bench.slo import Window
 from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival
-from dynasor.errors import ConfigError
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging
 from dynasor.suites import Query, Suite
@@ -96,12 +95,16 @@ class SimulatedStage:
         if self._chats:
             classes[CHAT] = list(self._suite.queries)
             shares[CHAT] = self._chats * len(self._suite.queries)
-        lone = [
-            _arrival(f"{name}-{number}", name, query, FAR_APART * number)
+        alone = [
+            (name, query)
             for name, members in classes.items()
-            for number, query in enumerate(spread(members, self._alone))
+            for query in spread(members, self._alone)
         ]
-        ended = self._simulate(self._vanilla, sorted(lone, key=lambda each: each.time), 1)
+        lone = [
+            _arrival(f"alone-{number}", name, query, FAR_APART * number)
+            for number, (name, query) in enumerate(alone)
+        ]
+        ended = self._simulate(self._vanilla, lone, 1)
         unloaded, tokens = {}, 0.0
         for name, share in shares.items():
             members_ended = [c for c in ended.completions if c.arrival.group == name]
@@ -167,19 +170,6 @@ class SimulatedStage:
         if system.hints not in ("forecast", "deadline"):
             return None
         return Forecast(parse_rule(system.stop_rule(self._samples)))
-
-
-def check_simulated(system: OnlineSystem) -> None:
-    """See that the simulator has what a system needs.
-
-    Raises:
-        ConfigError: if it has not.
-    """
-    if system.hints == "rank" or system.policy == "vllm-priority":
-        raise ConfigError(
-            f"--system {system.name}: not in the simulator, which has neither the text of prompts "
-            "nor vLLM's priorities; leave it out"
-        )
 
 
 def _arrival(name: str, group: str, query: Query, time: float) -> Arrival:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dynasor.bench.online import Benchmark, Stage
     from dynasor.bench.online_plan import Profile
     from dynasor.bench.online_results import OnlineReport
+    from dynasor.bench.simulated_bench import Simulation
     from dynasor.bench.systems import OnlineSystem
     from dynasor.commands.online_display import OnlineProgress
     from dynasor.config import Config
@@ -100,6 +101,19 @@ def bench_online(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw an earlier benchmark in --out away.")
     ] = False,
+    simulated: Annotated[
+        Path | None,
+        typer.Option(
+            "--simulated",
+            help="In virtual time, on an engine as `dynasor calibrate --out FILE` measured it.",
+        ),
+    ] = None,
+    traces: Annotated[
+        Path | None, typer.Option("--traces", help="Recorded samples for --simulated.")
+    ] = None,
+    replicas: Annotated[
+        int, typer.Option("--replicas", help="Engines behind one front end, with --simulated.")
+    ] = 1,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -122,6 +136,7 @@ def bench_online(
     from dynasor.bench.arrivals import parse_traffic
     from dynasor.bench.online import Benchmark
     from dynasor.bench.online_plan import check_rates, check_scale
+    from dynasor.bench.simulated_bench import can_simulate, open_simulation
     from dynasor.bench.systems import all_systems, choose_systems
     from dynasor.commands.engine import run
     from dynasor.config import load_config
@@ -147,9 +162,20 @@ def bench_online(
         raise ConfigError(f"--chats {chats:g}: must be 0 or more and below 1")
     chosen = _profile(profile, duration, warm_up, cool_down, repeats)
     known = all_systems(settings.allocator.rule, settings.allocator.wave)
+    console = Console(stderr=as_json)
+    if simulated is not None:
+        virtual = open_simulation(simulated, traces, replicas, settings, known[0], chosen, chats)
+        known = tuple(each for each in known if can_simulate(each))
+        questions = virtual.suite
+        if duration is None and warm_up is None and cool_down is None:
+            chosen = virtual.profile
+    elif traces is not None or replicas != 1:
+        raise ConfigError("--traces and --replicas: only with --simulated")
+    else:
+        virtual, questions = None, load_suite(suite, limit=limit)
     benchmark = Benchmark(
         systems=tuple(choose_systems(known, system or chosen.systems)),
-        suite=load_suite(suite, limit=limit),
+        suite=questions,
         traffic=parse_traffic(traffic),
         profile=chosen,
         scale=check_scale(slo_scale),
@@ -157,8 +183,7 @@ def bench_online(
         chats=chats,
         seed=settings.algorithm.seed or 0,
     )
-    console = Console(stderr=as_json)
-    report = run(_bench(benchmark, settings, known[0], traffic, out, fresh, console))
+    report = run(_bench(benchmark, settings, known[0], traffic, virtual, out, fresh, console))
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     if report.failed:
@@ -210,6 +235,7 @@ async def _bench(
     settings: Config,
     vanilla: OnlineSystem,
     traffic: str,
+    virtual: Simulation | None,
     out: Path,
     fresh: bool,
     console: Console,
@@ -226,6 +252,7 @@ async def _bench(
         "algorithm": settings.algorithm.model_dump(),
         "rule": settings.allocator.rule,
         "wave": settings.allocator.wave,
+        "simulated": None if virtual is None else virtual.settings,
     }
     with (
         OnlineFolder(out, settings_of(benchmark, engine, traffic), fresh=fresh) as folder,
@@ -237,6 +264,9 @@ async def _bench(
 
         @asynccontextmanager
         async def stage(system: OnlineSystem) -> AsyncIterator[Stage]:
+            if virtual is not None:
+                yield virtual.stage
+                return
             async with _live(
                 benchmark, settings, vanilla, system, equivalence, progress, console
             ) as live:

@@ -1,6 +1,8 @@
 """The online benchmark in virtual time."""
 
-import re
+import json
+import subprocess
+import sys
 
 import pytest
 
@@ -10,14 +12,16 @@ from dynasor.bench.online_folder import OnlineFolder
 from dynasor.bench.online_plan import Profile
 from dynasor.bench.online_results import report_of
 from dynasor.bench.recorded import collect_questions
-from dynasor.bench.simulated_stage import SimulatedStage, check_simulated, suite_of
+from dynasor.bench.simulated_bench import can_simulate
+from dynasor.bench.simulated_stage import SimulatedStage, suite_of
 from dynasor.bench.simulation import Cluster
 from dynasor.bench.systems import all_systems
+from dynasor.engines.calibration import Calibration
 from dynasor.engines.simulated import ReplicaSettings
 from dynasor.engines.step_time import StepTime
-from dynasor.errors import ConfigError, EngineError
+from dynasor.errors import EngineError
 from dynasor.scheduling.queue import Aging
-from dynasor.traces import TraceSample
+from dynasor.traces import TraceSample, TraceWriter
 
 SAMPLES, TOKENS, STEP = 8, 50, 0.01
 SYSTEMS = {system.name: system for system in all_systems("adaptive-consistency:0.95", 4)}
@@ -37,9 +41,9 @@ PROFILE = Profile(
 )
 
 
-def questions():
-    """Twenty that are clear and five where each sample says something else."""
-    rows = [
+def rows():
+    """Samples of twenty questions that are clear and five where each sample says something else."""
+    return [
         TraceSample(
             query=f"q{q}",
             sample=s,
@@ -51,7 +55,10 @@ def questions():
         for q in range(25)
         for s in range(SAMPLES)
     ]
-    return collect_questions(rows, prompt_tokens=10)
+
+
+def questions():
+    return collect_questions(rows(), prompt_tokens=10)
 
 
 @pytest.fixture
@@ -159,8 +166,25 @@ async def test_an_engine_that_dies_keeps_what_was_run(stage, tmp_path):
         assert kept.items() <= folder.results.items()
 
 
-def test_what_the_simulator_cannot_do_is_said():
-    for name in ("+rank", "priority"):
-        with pytest.raises(ConfigError, match=re.escape(f"--system {name}:")):
-            check_simulated(SYSTEMS[name])
-    check_simulated(SYSTEMS["ours"])
+def test_the_simulator_has_neither_prompts_nor_priorities():
+    assert {name for name, system in SYSTEMS.items() if not can_simulate(system)} == {
+        "+rank",
+        "priority",
+    }
+
+
+def test_the_command_runs_in_virtual_time(tmp_path):
+    traces, calibration = tmp_path / "traces.jsonl", tmp_path / "engine.json"
+    with TraceWriter(traces) as writer:
+        for sample in rows():
+            writer.write(sample)
+    Calibration("m", "h", StepTime(STEP), 100, 0.0, 16, 8192, 10_000, 16).write(calibration)
+    result = subprocess.run(
+        [sys.executable, "-m", "dynasor.cli", "bench", "online", "--simulated", str(calibration),
+         "--traces", str(traces), "-n", str(SAMPLES), "--out", str(tmp_path / "out"), "--json"],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [system["name"] for system in report["systems"]] == ["vanilla", "ours"]
+    assert report["rate_ratio"] > 1.3
