@@ -19,7 +19,7 @@ from dynasor.scheduling.queue import Aging
 from dynasor.suites import Suite
 from dynasor.traces import read_traces
 
-_DURATION, _WARM_UP, _COOL_DOWN = 80.0, 15.0, 10.0
+_DURATION, _WARM_UP, _COOL_DOWN = 30.0, 8.0, 3.0
 """Of a run, in units of the longest unloaded latency of a class: virtual time costs little."""
 
 
