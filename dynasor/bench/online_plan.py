@@ -1,10 +1,10 @@
 """What the online benchmark runs next, from what it has seen so far: a pure function.
 
 For each system: all rates from the lowest up, each `repeats` times, until attainment has fallen
-below `GIVE_UP`, and beyond the highest where that still holds the target; then rates between the last
-that held the target and the first that did not. A system that knows the deadlines is also run again
-at tighter and tighter SLO scales, at one rate; for the others one run tells the attainment at every
-scale.
+below `GIVE_UP`; beyond the highest where that still holds the target, and below the lowest where that
+does not; then rates between the last that held the target and the first that did not. A system that
+knows the deadlines is also run again at tighter and tighter SLO scales, at one rate; for the others
+one run tells the attainment at every scale.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from dynasor.errors import ConfigError
 GIVE_UP = 0.6
 """Attainment below which no higher rate is tried."""
 BEYOND = 1.4
-"""Ratio of rates beyond the end of the ladder."""
+"""Ratio of rates beyond the ends of the ladder."""
 MOST = 200
-"""Largest rate that is tried, in units of the lowest."""
+"""Largest rate that is tried, in units of the lowest of the ladder."""
+LEAST = 10
+"""Lowest of the ladder in units of the least rate that is tried."""
 _CLOSE = 1.03
 """Ratio of two scales or rates that are too close to tell apart."""
 
@@ -107,7 +109,8 @@ class Ladder:
         scale: SLO scale of the sweep over rates.
         scale_rate: the rate of `rates` at which the tightest scale is looked for.
         repeats, refine, scales: see `Profile`.
-        open_end: go on above the highest rate while that holds the target.
+        open_end: go on above the highest rate while that holds the target, and below the lowest
+            while that does not.
     """
 
     rates: tuple[float, ...]
@@ -192,13 +195,16 @@ def live_scales(seen: Seen, system: str, rate: float) -> dict[float, float]:
 
 
 def _all_rates(ladder: Ladder, system: str, seen: Seen) -> Iterator[float]:
-    """The rates of the ladder, and those beyond its end while the last one holds the target."""
+    """The rates of the ladder, and those beyond its ends up to the first that settles the target."""
     yield from ladder.rates
-    last = ladder.rates[-1]
+    first, last = ladder.rates[0], ladder.rates[-1]
     held = shares(seen, system, ladder.scale)
     while ladder.open_end and held.get(last, 0.0) >= TARGET and last < MOST * ladder.rates[0]:
         last = round_figures(BEYOND * last)
         yield last
+    while ladder.open_end and held.get(first, 1.0) < TARGET and first > ladder.rates[0] / LEAST:
+        first = round_figures(first / BEYOND)
+        yield first
 
 
 def _missing(ladder: Ladder, system: str, rate: float, scale: float, seen: Seen) -> Point | None:

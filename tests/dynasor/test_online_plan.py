@@ -106,3 +106,4 @@ def test_rates_go_on_beyond_the_end_while_the_target_is_held():
     ladder = Ladder(**{**as_dict(LADDER), "rates": (1, 2), "open_end": True})
     assert [p.rate for p in play(ladder, "vanilla", late_above(4))] == [1, 2, 2.8, 3.92, 5.49]
     assert [p.rate for p in play(ladder, "vanilla", late_above(1))] == [1, 2]
+    assert [p.rate for p in play(ladder, "vanilla", late_above(0.6))] == [1, 0.714, 0.51]
