@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dynasor.commands.bench import bench
+from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
 from dynasor.commands.record import record
 from dynasor.commands.replay import replay
@@ -20,8 +22,21 @@ from dynasor.commands.rules import rules
 from dynasor.commands.solve import solve
 from dynasor.errors import DynasorError
 
+
+class _Commands(TyperGroup):
+    """Knows commands of two words, such as `bench online`, besides `bench` itself."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # typer hides these types
+        """The longest command that the words begin with."""
+        two = " ".join(args[:2])
+        if two in self.commands:
+            return two, self.commands[two], args[2:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="dynasor",
+    cls=_Commands,
     help="Spend compute on the questions that need it: reasoning queries with certainty-guided "
     "stopping, on vLLM.",
     no_args_is_help=True,
@@ -30,6 +45,7 @@ app = typer.Typer(
 )
 app.command()(solve)
 app.command()(bench)
+app.command("bench online")(bench_online)
 app.command()(record)
 app.command()(replay)
 app.command()(rules)

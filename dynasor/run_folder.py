@@ -56,39 +56,14 @@ class RunFolder:
             if fresh:
                 for name in (RUN, SAMPLES, OUTCOMES):
                     (path / name).unlink(missing_ok=True)
-            self._claim(dict(settings))
+            claim_folder(path, settings)
             self._load()
             self._writer = TraceWriter(path / SAMPLES)
-            self._outcomes_file = _open_for_lines(path / OUTCOMES)
+            self._outcomes_file = open_for_lines(path / OUTCOMES)
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror}") from error
         except DataError as error:
             raise RunError(f"{error}; or start anew with --fresh") from error
-
-    def _claim(self, settings: dict[str, Any]) -> None:
-        file = self.path / RUN
-        settings = json.loads(json.dumps(settings))
-        if file.exists():
-            try:
-                earlier = json.loads(file.read_text(encoding="utf-8"))
-            except json.JSONDecodeError:
-                raise RunError(f"{file} is not readable; start anew with --fresh") from None
-            differing = sorted(
-                key
-                for key in settings.keys() | earlier.keys()
-                if settings.get(key) != earlier.get(key)
-            )
-            if differing:
-                key = differing[0]
-                raise RunError(
-                    f"{self.path} holds a run with other settings ({key}: {earlier.get(key)!r} "
-                    f"there, {settings.get(key)!r} now); choose another --out, or --fresh to "
-                    "throw it away"
-                )
-            return
-        new = file.with_suffix(".new")
-        new.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        new.replace(file)  # so that a kill leaves either no run or a whole one
 
     def _load(self) -> None:
         if (self.path / SAMPLES).exists():
@@ -182,7 +157,36 @@ class RunFolder:
             self._outcomes_file.close()
 
 
-def _open_for_lines(path: Path) -> IO[bytes]:
+def claim_folder(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write into a folder's run.json what its run is, or see that it is the same run.
+
+    Raises:
+        RunError: if the folder holds another run.
+    """
+    file = path / RUN
+    settings = json.loads(json.dumps(settings))
+    if not file.exists():
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        new.replace(file)  # so that a kill leaves either no run or a whole one
+        return
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        raise RunError(f"{file} is not readable; start anew with --fresh") from None
+    differing = sorted(
+        key for key in settings.keys() | earlier.keys() if settings.get(key) != earlier.get(key)
+    )
+    if differing:
+        key = differing[0]
+        raise RunError(
+            f"{path} holds a run with other settings ({key}: {earlier.get(key)!r} "
+            f"there, {settings.get(key)!r} now); choose another --out, or --fresh to "
+            "throw it away"
+        )
+
+
+def open_for_lines(path: Path) -> IO[bytes]:
     """Open for appending, without the torn last line that a killed run may have left."""
     if path.exists():
         content = path.read_bytes()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+UNFINISHED = "unfinished"
+"""Reason of a query that had no answer when its run was given up; its latency is a lower bound."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -39,7 +42,7 @@ class Completion:
         correct: whether the answer is right, None without a gold answer.
         tokens: output tokens, those of cut samples included.
         samples: finished samples.
-        reason: why it stopped; `failed` where the engine failed it.
+        reason: why it stopped; `failed` where the engine failed it, or `unfinished`.
     """
 
     arrival: Arrival
@@ -51,7 +54,12 @@ class Completion:
     reason: str
 
     @property
+    def answered(self) -> bool:
+        """Whether there is an answer at all."""
+        return self.reason not in ("failed", UNFINISHED)
+
+    @property
     def met(self) -> bool:
         """Whether the answer was in time."""
         due = self.arrival.deadline
-        return self.reason != "failed" and (due is None or self.latency <= due)
+        return self.answered and (due is None or self.latency <= due)

@@ -1,0 +1,220 @@
+"""The online benchmark: systems, rates and SLO scales under open-loop traffic, on one machine.
+
+All systems meet the same questions at the same times, on engines that differ in the scheduler only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+from dynasor.bench.arrivals import Traffic, plan_arrivals
+from dynasor.bench.live_run import Keep
+from dynasor.bench.online_folder import OnlineFolder, PointResult
+from dynasor.bench.online_plan import Ladder, Point, Profile, next_point, round_figures
+from dynasor.bench.reference import Reference
+from dynasor.bench.slo import Window, counted_window
+from dynasor.bench.systems import OnlineSystem
+from dynasor.bench.workload import Arrival, Completion
+from dynasor.errors import EngineError
+from dynasor.suites import Suite
+
+SCALE_RATE = 0.8
+"""Where the tightest scale is looked for, in units of vanilla's capacity; the lowest of given rates."""
+
+
+class StageRun(NamedTuple):
+    """What a stage says of a run: its length in seconds, and what was counted on the way."""
+
+    seconds: float
+    generator: dict[str, float]
+    counters: dict[str, float]
+
+
+class Stage(Protocol):
+    """Where systems with one scheduler run: the real engine, or the simulator."""
+
+    async def reference(self, *, capacity: bool) -> Reference:
+        """Measure what all systems are measured by; vanilla's capacity only where it is asked for."""
+        ...
+
+    async def run(
+        self,
+        point: Point,
+        system: OnlineSystem,
+        arrivals: Sequence[Arrival],
+        window: Window,
+        keep: Keep,
+    ) -> StageRun:
+        """Run a system under the traffic; `keep` is given every completion."""
+        ...
+
+
+OpenStage = Callable[[OnlineSystem], AbstractAsyncContextManager[Stage]]
+
+
+class Watch(Protocol):
+    """Is told how the benchmark goes, for a display."""
+
+    def begin(self, point: Point, arrivals: int) -> None:
+        """A run begins, with so many arrivals."""
+        ...
+
+    def completed(self, completion: Completion) -> None:
+        """An arrival was answered."""
+        ...
+
+    def ended(self, result: PointResult, reference: Reference) -> None:
+        """A run has ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What is compared.
+
+    Attributes:
+        systems: that run.
+        suite: the questions.
+        traffic: how they come.
+        profile: how thorough.
+        scale: SLO scale of the sweep over rates.
+        rates: arrivals a second, or None for the profile's factors of vanilla's capacity.
+        chats: share of plain chats.
+        seed: of the traffic.
+    """
+
+    systems: tuple[OnlineSystem, ...]
+    suite: Suite
+    traffic: Traffic
+    profile: Profile
+    scale: float
+    rates: tuple[float, ...] | None
+    chats: float
+    seed: int
+
+    def ladder(self, reference: Reference) -> Ladder:
+        """The rates in arrivals a second."""
+        profile, capacity = self.profile, reference.capacity
+        if self.rates is not None:
+            rates, scale_rate = self.rates, self.rates[0]
+        else:
+            assert capacity is not None, "it is measured where no rates are given"
+            rates = tuple(round_figures(factor * capacity) for factor in profile.factors)
+            scale_rate = min(rates, key=lambda rate: abs(rate - SCALE_RATE * capacity))
+        return Ladder(
+            rates=rates,
+            scale=self.scale,
+            scale_rate=scale_rate,
+            repeats=profile.repeats,
+            refine=profile.refine,
+            scales=profile.scales,
+            open_end=self.rates is None,
+        )
+
+    def arrivals(self, point: Point, reference: Reference) -> list[Arrival]:
+        """The traffic of a run; the same for all systems."""
+        planned = plan_arrivals(
+            self.suite,
+            self.traffic,
+            rate=point.rate,
+            duration=self.profile.duration,
+            chats=self.chats,
+            seed=(self.seed, point.repeat, round(1000 * point.rate)),
+        )
+        return [
+            replace(arrival, deadline=point.scale * reference.unloaded[arrival.group])
+            for arrival in planned
+        ]
+
+    @property
+    def window(self) -> Window:
+        """Which arrivals of a run count."""
+        profile = self.profile
+        return counted_window(profile.duration, profile.warm_up, profile.cool_down)
+
+
+async def run_online(
+    benchmark: Benchmark, folder: OnlineFolder, open_stage: OpenStage, watch: Watch
+) -> Ladder:
+    """Run what the folder does not hold yet, one engine after the other.
+
+    Raises:
+        EngineError: if an engine dies; all that was answered is in the folder.
+        RunError: if the folder cannot be written.
+    """
+    by_policy: dict[str, list[OnlineSystem]] = {}
+    for system in benchmark.systems:
+        by_policy.setdefault(system.policy, []).append(system)
+    for systems in by_policy.values():
+        if not _is_done(benchmark, folder, systems):
+            try:
+                async with open_stage(systems[0]) as stage:
+                    await _run_stage(benchmark, folder, systems, stage, watch)
+            except EngineError as error:
+                raise EngineError(
+                    f"{error}; the results so far are kept in {folder.path}, and the same command "
+                    "goes on there"
+                ) from error
+    assert folder.reference is not None, "the first stage measured it"
+    return benchmark.ladder(folder.reference)
+
+
+def _is_done(benchmark: Benchmark, folder: OnlineFolder, systems: Sequence[OnlineSystem]) -> bool:
+    if folder.reference is None:
+        return False
+    ladder, seen = benchmark.ladder(folder.reference), folder.slowdowns
+    return all(next_point(ladder, system, seen) is None for system in systems)
+
+
+async def _run_stage(
+    benchmark: Benchmark,
+    folder: OnlineFolder,
+    systems: Sequence[OnlineSystem],
+    stage: Stage,
+    watch: Watch,
+) -> None:
+    if folder.reference is None:
+        folder.write_reference(await stage.reference(capacity=benchmark.rates is None))
+    reference = folder.reference
+    assert reference is not None, "it was just written"
+    ladder = benchmark.ladder(reference)
+    for system in systems:
+        while (point := next_point(ladder, system, folder.slowdowns)) is not None:
+            arrivals = benchmark.arrivals(point, reference)
+            watch.begin(point, len(arrivals))
+            completions: list[Completion] = []
+
+            def keep(
+                completion: Completion,
+                point: Point = point,
+                completions: list[Completion] = completions,
+            ) -> None:
+                completions.append(completion)
+                folder.write_completion(point, completion)
+                watch.completed(completion)
+
+            run = await stage.run(point, system, arrivals, benchmark.window, keep)
+            result = PointResult(point, benchmark.window, tuple(completions), *run)
+            folder.write_point(result)
+            watch.ended(result, reference)
+
+
+def settings_of(benchmark: Benchmark, engine: dict[str, Any], traffic: str) -> dict[str, Any]:
+    """What makes two benchmarks the same, for the folder's run.json."""
+    profile = benchmark.profile
+    return {
+        "suite": benchmark.suite.name,
+        "queries": len(benchmark.suite.queries),
+        "traffic": traffic,
+        "duration": profile.duration,
+        "warm_up": profile.warm_up,
+        "cool_down": profile.cool_down,
+        "patience": profile.patience,
+        "scale": benchmark.scale,
+        "chats": benchmark.chats,
+        "seed": benchmark.seed,
+        **engine,
+    }

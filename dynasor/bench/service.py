@@ -1,0 +1,132 @@
+"""One system at work: it answers what arrives, on an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import cast
+
+from certaindex.equivalence import AnswerEquivalence
+from certaindex.stopping import StopRule, parse_rule
+from dynasor.allocator import Allocator, PerQuery
+from dynasor.bench.offline import make_program
+from dynasor.bench.prompt_rank import PromptRank
+from dynasor.bench.systems import OnlineSystem
+from dynasor.bench.workload import Arrival
+from dynasor.config import Config
+from dynasor.engines.base import Engine
+from dynasor.load_wave import LoadWave
+from dynasor.runtime import Observer, Outcome, Runtime
+from dynasor.scheduling.forecast import Forecast, HashableRule
+from dynasor.scheduling.gang import Hints
+from dynasor.suites import Suite
+
+_ONE_SAMPLE = "fixed:1"
+
+
+def allocator_of(system: OnlineSystem, samples: int, slots: int) -> Allocator:
+    """A fresh allocator with the rule and the wave of a system.
+
+    Args:
+        system: how to serve.
+        samples: full budget of a query.
+        slots: requests that run at once.
+    """
+    rule = parse_rule(system.stop_rule(samples))
+    if system.wave == "load":
+        return LoadWave(cast(HashableRule, rule), slots)
+    return PerQuery(rule, samples if system.wave == "all" else system.wave)
+
+
+class Service:
+    """Answers arrivals by the rule, the wave and the hints of a system.
+
+    A seed gives a question the same samples in all systems, so that answers compare in pairs.
+
+    Args:
+        engine: started, with the system's scheduler.
+        system: how to serve.
+        config: of the samples.
+        suite: the questions.
+        equivalence: groups answers.
+        label: sets the requests apart from those of other services on this engine.
+        repeat: another one, other samples.
+        observer: is told what happens, or None.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        system: OnlineSystem,
+        config: Config,
+        suite: Suite,
+        equivalence: AnswerEquivalence,
+        *,
+        label: str,
+        repeat: int = 0,
+        observer: Observer | None = None,
+    ) -> None:
+        self._engine = engine
+        self._system = system
+        self._config = config
+        self._chat_config = config.model_copy(
+            update={"algorithm": config.algorithm.model_copy(update={"samples": 1})}
+        )
+        self._suite = suite
+        self._equivalence = equivalence
+        self._label = label
+        first = repeat * len(suite.queries)
+        self._questions = {
+            query.id: (first + place, query) for place, query in enumerate(suite.queries)
+        }
+        self._ranks = PromptRank()
+        rule = parse_rule(system.stop_rule(config.algorithm.samples))
+        self._queries = self._runtime(
+            rule,
+            allocator_of(system, config.algorithm.samples, engine.capacity().max_running),
+            observer,
+        )
+        chat = parse_rule(_ONE_SAMPLE)
+        self._chats = self._runtime(chat, PerQuery(chat, 1), observer)
+
+    def _runtime(self, rule: StopRule, allocator: Allocator, observer: Observer | None) -> Runtime:
+        hinted = self._system.hints in ("forecast", "deadline")
+        return Runtime(
+            self._engine,
+            allocator,
+            observer=observer,
+            forecast=Forecast(rule) if hinted else None,
+        )
+
+    async def answer(self, arrival: Arrival) -> Outcome:
+        """Answer a query or a chat.
+
+        Raises:
+            EngineError: if the engine dies.
+        """
+        number, query = self._questions[arrival.question]
+        chat = arrival.kind == "chat"
+        program = make_program(
+            self._chat_config if chat else self._config,
+            self._suite,
+            replace(query, id=f"{self._label}/{arrival.id}"),
+            number,
+            self._equivalence,
+        )
+        if self._system.hints == "rank":
+            rank = self._ranks.guess(len(query.question))
+            self._engine.hint(program.id, Hints(rank=rank))
+        due = arrival.deadline if self._system.knows_deadlines else None
+        outcome = await (self._chats if chat else self._queries).solve(program, due=due)
+        votes = program.votes()
+        if votes.n:
+            self._ranks.learn(len(query.question), votes.total_tokens / votes.n)
+        return outcome
+
+    async def is_right(self, arrival: Arrival, outcome: Outcome) -> bool | None:
+        """Whether the answer is the right one, None where that is not known."""
+        gold = self._questions[arrival.question][1].gold
+        if gold is None:
+            return None
+        value = outcome.answer.value
+        return value is not None and await asyncio.to_thread(self._equivalence.same, gold, value)

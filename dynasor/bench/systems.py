@@ -1,0 +1,88 @@
+"""The systems that the online benchmark compares: how a query stops, and who is served first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dynasor.errors import ConfigError
+
+Hinting = Literal["none", "rank", "forecast", "deadline"]
+VANILLA = "vanilla"
+OURS = "ours"
+ONE_SIDED = "adaptive-consistency:0.95"
+"""Stops only the certain; the published rule with the fewest tokens at its published setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineSystem:
+    """One way to serve reasoning queries.
+
+    Attributes:
+        name: in tables, pictures and for `--system`.
+        rule: stop rule, or `full` for all samples of the budget.
+        wave: samples of a query in flight; `all` of them, or by forecast and `load` (see
+            `dynasor.load_wave`).
+        policy: `[scheduler] policy`; `vllm` is vLLM's own order of arrival.
+        hints: what the scheduler is told of a query. `rank`: how long its samples will be, guessed
+            from the prompt's length; `forecast`: the tokens that are still expected, from its
+            votes; `deadline`: these and when the answer is due.
+        meaning: one line for the report.
+    """
+
+    name: str
+    rule: str
+    wave: int | Literal["all", "load"]
+    policy: str
+    hints: Hinting
+    meaning: str
+
+    def stop_rule(self, samples: int) -> str:
+        """Text of its stop rule for a full budget of so many samples."""
+        return f"fixed:{samples}" if self.rule == "full" else self.rule
+
+    @property
+    def knows_deadlines(self) -> bool:
+        """Whether another SLO makes it decide otherwise."""
+        return self.hints == "deadline"
+
+
+def all_systems(rule: str, wave: int) -> tuple[OnlineSystem, ...]:
+    """Vanilla, the ablation (each line changes one thing of the one before), ours, and rivals.
+
+    The rivals differ from ours in the order only: they stop as ours does.
+
+    Args:
+        rule: the two-sided stop rule of ours.
+        wave: samples in flight of those systems that stop early and do not look at the load.
+    """
+    one, two = ONE_SIDED, rule
+    return (
+        OnlineSystem(VANILLA, "full", "all", "vllm", "none", "all samples at once, vLLM's order"),
+        OnlineSystem("+certaindex", one, wave, "vllm", "none", "stops once certain"),
+        OnlineSystem("+gang", one, wave, "gang-fcfs", "none", "whole queries in order of arrival"),
+        OnlineSystem("+rank", one, wave, "sjf-rank", "rank", "shortest first, by the prompt"),
+        OnlineSystem("+srpt", one, wave, "gang-srpt", "forecast", "least expected work first"),
+        OnlineSystem(
+            "+two-sided", two, wave, "gang-srpt", "forecast", "stops also what is in vain"
+        ),
+        OnlineSystem("+wave", two, "load", "gang-srpt", "forecast", "wave by forecast and load"),
+        OnlineSystem(OURS, two, "load", "default", "deadline", "knows when answers are due"),
+        OnlineSystem("stop-only", two, "load", "vllm", "none", "ours in vLLM's own order"),
+        OnlineSystem("least-attained", two, "load", "least-attained", "none", "ours in that order"),
+        OnlineSystem("priority", two, "load", "vllm-priority", "none", "ours by vLLM's priorities"),
+    )
+
+
+def choose_systems(known: Sequence[OnlineSystem], names: Sequence[str]) -> list[OnlineSystem]:
+    """The systems of these names, in the order of `known`; all of them for `all`.
+
+    Raises:
+        ConfigError: if a name is not known.
+    """
+    by_name = {system.name: system for system in known}
+    for name in names:
+        if name not in by_name and name != "all":
+            raise ConfigError(f"--system {name}: there are all, {', '.join(by_name)}")
+    return [system for system in known if "all" in names or system.name in names]

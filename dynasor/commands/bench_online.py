@@ -1,0 +1,311 @@
+"""`dynasor bench online`: systems under open-loop traffic, by rate and by SLO."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dynasor.commands.options import (
+    BaseUrlOption,
+    BenchSeedOption,
+    ConfigOption,
+    EngineOption,
+    JsonOption,
+    MaxTokensOption,
+    ModelOption,
+    SamplesOption,
+    TemperatureOption,
+    TuneOption,
+    bench_seed,
+    overrides,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dynasor.bench.online import Benchmark, Stage
+    from dynasor.bench.online_plan import Profile
+    from dynasor.bench.online_results import OnlineReport
+    from dynasor.bench.simulated_bench import Simulation
+    from dynasor.bench.systems import OnlineSystem
+    from dynasor.commands.online_display import OnlineProgress
+    from dynasor.config import Config
+
+
+def bench_online(
+    suite: Annotated[
+        str, typer.Option("--suite", help="As for `dynasor bench`; its levels are SLO classes.")
+    ] = "embedded",
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Only the first so many questions.")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option("--profile", help="quick (minutes) or full (hours).")
+    ] = "quick",
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--system", help="System, may be given several times; `all`.", show_default="by profile"
+        ),
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            "--rates",
+            help="Arrivals a second, such as 0.5,1,2.",
+            show_default="factors of vanilla's measured capacity",
+        ),
+    ] = None,
+    slo_scale: Annotated[
+        float,
+        typer.Option("--slo-scale", help="Deadline over the idle engine's latency of the class."),
+    ] = 5.0,
+    traffic: Annotated[
+        str, typer.Option("--traffic", help="poisson, gamma:CV (bursts), or trace:FILE of times.")
+    ] = "poisson",
+    chats: Annotated[
+        float, typer.Option("--chats", help="Share of plain chats, one sample each, 0 to 1.")
+    ] = 0.0,
+    duration: Annotated[
+        float | None,
+        typer.Option("--duration", help="Traffic of a run, seconds.", show_default="by profile"),
+    ] = None,
+    warm_up: Annotated[
+        float | None,
+        typer.Option("--warm-up", help="Of that, first seconds not counted."),
+    ] = None,
+    cool_down: Annotated[
+        float | None,
+        typer.Option("--cool-down", help="Of that, last seconds not counted."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", help="Runs of each rate.", show_default="by profile")
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option("--rule", help="Stop rule of ours.", show_default="default"),
+    ] = None,
+    wave: Annotated[
+        int, typer.Option("--wave", help="Samples in flight of a query that may stop early.")
+    ] = 4,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder; the same command goes on there.")
+    ] = Path("runs/online"),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw an earlier benchmark in --out away.")
+    ] = False,
+    simulated: Annotated[
+        Path | None,
+        typer.Option(
+            "--simulated",
+            help="In virtual time, on an engine as `dynasor calibrate --out FILE` measured it.",
+        ),
+    ] = None,
+    traces: Annotated[
+        Path | None, typer.Option("--traces", help="Recorded samples for --simulated.")
+    ] = None,
+    replicas: Annotated[
+        int, typer.Option("--replicas", help="Engines behind one front end, with --simulated.")
+    ] = 1,
+    config: ConfigOption = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    base_url: BaseUrlOption = None,
+    samples: SamplesOption = None,
+    temperature: TemperatureOption = None,
+    max_tokens: MaxTokensOption = None,
+    seed: BenchSeedOption = None,
+    tune_cpu: TuneOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare ours with vanilla vLLM under traffic: which rate, and which SLO, each can hold.
+
+    Queries arrive at their times whatever the engine does. An answer is in time within the SLO scale
+    times the latency of such a query on the idle engine. A benchmark that was stopped or killed goes
+    on where it was when the same command is given again.
+    """
+    from rich.console import Console
+
+    from dynasor.bench.arrivals import parse_traffic
+    from dynasor.bench.online import Benchmark
+    from dynasor.bench.online_plan import check_rates, check_scale
+    from dynasor.bench.simulated_bench import can_simulate, open_simulation
+    from dynasor.bench.systems import all_systems, choose_systems
+    from dynasor.commands.engine import run
+    from dynasor.config import load_config
+    from dynasor.errors import ConfigError
+    from dynasor.suites import load_suite
+
+    given = overrides(
+        engine=engine,
+        model=model,
+        base_url=base_url,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        wave=wave,
+        seed=seed,
+        rule=rule,
+        tune_cpu=tune_cpu,
+    )
+    settings = bench_seed(load_config(config, given))
+    if settings.engine.kind == "replay":
+        raise ConfigError("--engine replay: a recording has no load; use vllm or openai")
+    if not 0 <= chats < 1:
+        raise ConfigError(f"--chats {chats:g}: must be 0 or more and below 1")
+    chosen = _profile(profile, duration, warm_up, cool_down, repeats)
+    known = all_systems(settings.allocator.rule, settings.allocator.wave)
+    console = Console(stderr=as_json)
+    if simulated is not None:
+        virtual = open_simulation(simulated, traces, replicas, settings, known[0], chosen, chats)
+        known = tuple(each for each in known if can_simulate(each))
+        questions = virtual.suite
+        if duration is None and warm_up is None and cool_down is None:
+            chosen = virtual.profile
+    elif traces is not None or replicas != 1:
+        raise ConfigError("--traces and --replicas: only with --simulated")
+    else:
+        virtual, questions = None, load_suite(suite, limit=limit)
+    benchmark = Benchmark(
+        systems=tuple(choose_systems(known, system or chosen.systems)),
+        suite=questions,
+        traffic=parse_traffic(traffic),
+        profile=chosen,
+        scale=check_scale(slo_scale),
+        rates=None if rates is None else check_rates(_numbers(rates)),
+        chats=chats,
+        seed=settings.algorithm.seed or 0,
+    )
+    report = run(_bench(benchmark, settings, known[0], traffic, virtual, out, fresh, console))
+    if as_json:
+        typer.echo(json.dumps(report.as_json()))
+    if report.failed:
+        console.print(f"the engine failed {report.failed} queries; see {out}", style="red")
+        raise typer.Exit(1)
+
+
+def _profile(
+    name: str,
+    duration: float | None,
+    warm_up: float | None,
+    cool_down: float | None,
+    repeats: int | None,
+) -> Profile:
+    from dynasor.bench.online_plan import PROFILES
+    from dynasor.bench.slo import counted_window
+    from dynasor.errors import ConfigError
+
+    if name not in PROFILES:
+        raise ConfigError(f"--profile {name}: there are {', '.join(PROFILES)}")
+    if repeats is not None and repeats < 1:
+        raise ConfigError(f"--repeats {repeats}: must be 1 or more")
+    given = {
+        "duration": duration,
+        "warm_up": warm_up,
+        "cool_down": cool_down,
+        "repeats": repeats,
+    }
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    profile = replace(PROFILES[name], **changes)
+    try:
+        counted_window(profile.duration, profile.warm_up, profile.cool_down)
+    except ValueError as error:
+        raise ConfigError(f"--duration: {error}; make it longer or the others shorter") from None
+    return profile
+
+
+def _numbers(text: str) -> list[float]:
+    from dynasor.errors import ConfigError
+
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(f"--rates {text}: give numbers with commas, such as 0.5,1,2") from None
+
+
+async def _bench(
+    benchmark: Benchmark,
+    settings: Config,
+    vanilla: OnlineSystem,
+    traffic: str,
+    virtual: Simulation | None,
+    out: Path,
+    fresh: bool,
+    console: Console,
+) -> OnlineReport:
+    from certaindex.equivalence import AnswerEquivalence
+    from dynasor.bench.online import run_online, settings_of
+    from dynasor.bench.online_folder import OnlineFolder
+    from dynasor.bench.online_plots import save_pictures
+    from dynasor.bench.online_results import report_of
+    from dynasor.commands.online_display import OnlineProgress, print_report
+
+    engine = {
+        "engine": settings.engine.model_dump(),
+        "algorithm": settings.algorithm.model_dump(),
+        "rule": settings.allocator.rule,
+        "wave": settings.allocator.wave,
+        "simulated": None if virtual is None else virtual.settings,
+    }
+    with (
+        OnlineFolder(out, settings_of(benchmark, engine, traffic), fresh=fresh) as folder,
+        AnswerEquivalence() as equivalence,
+        OnlineProgress(console) as progress,
+    ):
+        if folder.results:
+            console.print(f"going on after {len(folder.results)} runs in {out}", style="dim")
+
+        @asynccontextmanager
+        async def stage(system: OnlineSystem) -> AsyncIterator[Stage]:
+            if virtual is not None:
+                yield virtual.stage
+                return
+            async with _live(
+                benchmark, settings, vanilla, system, equivalence, progress, console
+            ) as live:
+                yield live
+
+        ladder = await run_online(benchmark, folder, stage, progress)
+        report = report_of(benchmark.systems, folder, ladder)
+    print_report(report, console)
+    (out / "online.json").write_text(
+        json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8"
+    )
+    await asyncio.to_thread(save_pictures, report, out)
+    console.print(f"results and pictures: {out}", markup=False, highlight=False, soft_wrap=True)
+    return report
+
+
+@asynccontextmanager
+async def _live(
+    benchmark: Benchmark,
+    settings: Config,
+    vanilla: OnlineSystem,
+    system: OnlineSystem,
+    equivalence: Any,
+    progress: OnlineProgress,
+    console: Console,
+) -> AsyncIterator[Stage]:
+    """The real engine with the scheduler of a system."""
+    from dynasor.bench.live_stage import LiveStage
+    from dynasor.commands.engine import started
+
+    scheduler = settings.scheduler.model_copy(update={"policy": system.policy})
+    async with started(settings.model_copy(update={"scheduler": scheduler}), console) as engine:
+        yield LiveStage(
+            engine,
+            vanilla,
+            settings,
+            benchmark.suite,
+            benchmark.profile,
+            benchmark.chats,
+            equivalence,
+            progress.measured,
+        )

@@ -1,0 +1,68 @@
+"""An allocator whose wave is what a query will probably need, as far as the engine has room for it.
+
+A larger wave answers sooner and is paid with samples that are cut, or end in vain, when the query
+stops. So a query first gets as many samples as its rule asks for at least, and after each answer as
+many as the rule is expected to ask for yet: a clear question is answered in one round, an unclear one
+in few. Under load it is other queries that wait for those samples; then the slots are shared out.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil
+
+from certaindex.votes import Votes
+from dynasor.allocator import Grant, LiveQuery, PerQuery
+from dynasor.scheduling.forecast import HashableRule, samples_to_come
+
+
+class LoadWave(PerQuery):
+    """A stop rule for each query alone, with a wave by forecast and load.
+
+    Args:
+        rule: when a query stops.
+        slots: requests that the engine runs at once.
+    """
+
+    def __init__(self, rule: HashableRule, slots: int) -> None:
+        super().__init__(rule, wave=1)
+        self._asks = rule
+        self._slots = slots
+        self._live = 0
+
+    def admit(self, query: LiveQuery) -> None:
+        """One more shares the slots."""
+        self._live += 1
+
+    def grants(self) -> list[Grant]:
+        """Fill up the waves of the queries that were reviewed."""
+        share = max(1, self._slots // max(1, self._live))
+        granted = []
+        for query, _ in super().grants():
+            wave = min(share, wanted(self._asks, query.program.votes()))
+            if wave > len(query.in_flight):
+                granted.append(Grant(query, wave - len(query.in_flight)))
+        return granted
+
+    def release(self, query: LiveQuery) -> None:
+        """One less shares the slots."""
+        self._live -= 1
+
+
+def wanted(rule: HashableRule, votes: Votes) -> int:
+    """Samples that the rule is expected to ask for yet; before any, the fewest that can stop it."""
+    if votes.n == 0:
+        return fewest(rule, votes.max_samples)
+    first, second = votes.top_two()
+    return max(1, ceil(samples_to_come(rule, first, second, votes.n, votes.max_samples)))
+
+
+@lru_cache(maxsize=1024)
+def fewest(rule: HashableRule, max_samples: int) -> int:
+    """Samples after which the rule stops a query whose answers all agree."""
+    votes = Votes(max_samples=max_samples)
+    while votes.n < max_samples:
+        votes.add(0, 0)
+        if rule.decide(votes).stop is not None:
+            break
+    return votes.n
