@@ -18,6 +18,7 @@ from certaindex.answers import extract
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
+from dynasor.bench.offline import ask
 from dynasor.config import SchedulerConfig
 from dynasor.embedded_model import path as embedded_model
 from dynasor.engines.vllm import VLLMEngine
@@ -49,7 +50,7 @@ async def measure(scheduler: SchedulerConfig, options: argparse.Namespace) -> di
         programs = [
             SelfConsistency(
                 query.id,
-                suite.prompt(query),
+                ask(query.question, ""),
                 samples=options.samples,
                 sampling=Sampling(max_tokens=512, seed=1000 * number),
                 extract=lambda text: extract(text, "boxed"),

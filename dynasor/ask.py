@@ -74,11 +74,10 @@ async def _ask(question: str, config: Config, engine: Engine, observer: Observer
     from dynasor.allocator import PerQuery
     from dynasor.bench.offline import make_program
     from dynasor.runtime import Runtime
-    from dynasor.suites import GENERAL_INSTRUCTION, Query, Suite
+    from dynasor.suites import Query, Suite
 
-    embedded = config.engine.kind == "vllm" and config.engine.model == "embedded"
     query = Query("question", question, None)
-    suite = Suite("question", (query,), "math", "" if embedded else GENERAL_INSTRUCTION)
+    suite = Suite("question", (query,), "math")
     with AnswerEquivalence() as equivalence:
         allocator = PerQuery(parse_rule(config.allocator.rule), config.allocator.wave)
         seeded = config.algorithm.seed is not None

@@ -24,6 +24,9 @@ PREFIX = "DYNASOR_"
 LARGEST_FILE = 1 << 20
 
 
+EMBEDDED = "embedded"
+"""Name of the model that comes with the package."""
+GENERAL_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 VLLM_ORDERS = ("none", "vllm", "vllm-priority")
 """Values of scheduler.policy that leave the order to vLLM."""
 
@@ -39,7 +42,7 @@ class EngineConfig(_Section):
         "vllm", description="vllm: in this machine; openai: any compatible server; replay: a trace"
     )
     model: str = Field(
-        "embedded", description="folder, hub name, `embedded`, or the model's name on the server"
+        EMBEDDED, description="folder, hub name, `embedded`, or the model's name on the server"
     )
     base_urls: tuple[str, ...] = Field((), description="servers for `openai`")
     api_key_env: str = Field(
@@ -84,6 +87,12 @@ class AlgorithmConfig(_Section):
         ge=0,
         lt=2**31,
         description="same seed, same samples; answers are then counted in order of index",
+    )
+    instruction: str | None = Field(
+        None,
+        max_length=10_000,
+        description="added to each question; by default a request to reason and to box the answer, "
+        "and nothing for the embedded model, which has learnt to",
     )
     extractor: str | None = Field(None, description="how answers are read; by suite if not set")
     weigh: Literal["mean", "lowest_group", "tail", "bottom_tenth"] | None = Field(
@@ -156,6 +165,14 @@ class Config(_Section):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     allocator: AllocatorConfig = AllocatorConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+
+    @property
+    def instruction(self) -> str:
+        """What is added to each question."""
+        if self.algorithm.instruction is not None:
+            return self.algorithm.instruction
+        embedded = self.engine.kind == "vllm" and self.engine.model == EMBEDDED
+        return "" if embedded else GENERAL_INSTRUCTION
 
 
 def load_config(

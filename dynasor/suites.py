@@ -9,7 +9,6 @@ from os.path import isdir, isfile  # unlike pathlib's, these never raise
 from pathlib import Path
 from typing import Any
 
-from algorithms.program import Message
 from certaindex.answers import extract
 from dynasor.embedded_model import test_suite
 from dynasor.errors import DataError
@@ -20,7 +19,6 @@ LONGEST_QUESTION = 200_000
 LONGEST_ID = 200
 MOST_QUERIES = 1_000_000
 
-GENERAL_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 # By their usual names, in any case.
 _QUESTION_FIELDS = ("question", "problem", "prompt", "input", "query_text")
 _ANSWER_FIELDS = ("answer", "gold", "target", "final_answer", "solution")
@@ -47,24 +45,17 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Questions, and how they are asked and read.
+    """Questions, and how their answers are read.
 
     Attributes:
         name: for tables and folders.
         queries: the questions.
         extractor: how answers are read out of a text; see `certaindex.answers`.
-        instruction: is added to each question.
     """
 
     name: str
     queries: tuple[Query, ...]
     extractor: str
-    instruction: str
-
-    def prompt(self, query: Query) -> tuple[Message, ...]:
-        """The chat that asks a question."""
-        text = f"{query.question}\n\n{self.instruction}" if self.instruction else query.question
-        return ({"role": "user", "content": text},)
 
 
 def load_suite(
@@ -103,9 +94,7 @@ def load_suite(
     queries = tuple(islice((reader.query(row, where) for row, where in rows), limit))
     if not queries:
         raise DataError(f"{spec}: holds no questions")
-    # The embedded model has learnt to box its answer; others are told to, and may not obey.
-    extractor, instruction = ("boxed", "") if spec == "embedded" else ("math", GENERAL_INSTRUCTION)
-    return Suite(name, queries, extractor, instruction)
+    return Suite(name, queries, "boxed" if spec == "embedded" else "math")
 
 
 def _source(spec: str) -> tuple[str, Path | HubSuite]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from algorithms.program import Generation, Program, Sampling
+from algorithms.program import Generation, Program, Prompt, Sampling
 from algorithms.self_consistency import SelfConsistency
 from certaindex.answers import extract
 from certaindex.confidence import confidence_statistics
@@ -118,7 +118,7 @@ def make_program(
     name = algorithm.extractor or suite.extractor
     return SelfConsistency(
         query.id,
-        suite.prompt(query),
+        ask(query.question, config.instruction),
         samples=algorithm.samples,
         sampling=sampling,
         extract=lambda text: extract(text, name),
@@ -126,6 +126,12 @@ def make_program(
         weigh=weight_by(algorithm.weigh) if algorithm.weigh else None,
         report_every=report_every,
     )
+
+
+def ask(question: str, instruction: str) -> Prompt:
+    """The chat that asks a question."""
+    text = f"{question}\n\n{instruction}" if instruction else question
+    return ({"role": "user", "content": text},)
 
 
 def weight_by(statistic: str) -> Callable[[Generation], float]:

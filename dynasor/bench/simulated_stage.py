@@ -45,7 +45,7 @@ def suite_of(name: str, questions: Mapping[str, RecordedQuestion]) -> Suite:
     queries = tuple(
         Query(question, "", None, {"level": levels[question]}) for question in questions
     )
-    return Suite(name, queries, "boxed", "")
+    return Suite(name, queries, "boxed")
 
 
 class SimulatedStage:

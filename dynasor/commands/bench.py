@@ -16,6 +16,7 @@ from dynasor.commands.options import (
     BenchSeedOption,
     ConfigOption,
     EngineOption,
+    InstructionOption,
     JsonOption,
     MaxTokensOption,
     ModelOption,
@@ -80,6 +81,7 @@ def bench(
     extractor: Annotated[
         str | None, typer.Option(help="How answers are read: boxed, gsm8k, choice, number, math...")
     ] = None,
+    instruction: InstructionOption = None,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -114,6 +116,7 @@ def bench(
         seed=seed,
         budget=budget,
         extractor=extractor,
+        instruction=instruction,
         tune_cpu=tune_cpu,
     )
     settings = bench_seed(load_config(config, given))

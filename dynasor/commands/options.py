@@ -62,6 +62,16 @@ TuneOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
+InstructionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--instruction",
+        help="Added to each question.",
+        show_default="asks to reason and to box the answer; nothing for the embedded model",
+    ),
+]
+
+
 BenchSeedOption = Annotated[
     int | None,
     typer.Option(
@@ -95,6 +105,7 @@ def overrides(
     rule: str | None = None,
     budget: float | None = None,
     extractor: str | None = None,
+    instruction: str | None = None,
     tune_cpu: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Command line values by section of the configuration; None means not given."""
@@ -114,6 +125,7 @@ def overrides(
             "max_tokens": max_tokens,
             "seed": seed,
             "extractor": extractor,
+            "instruction": instruction,
         },
         "allocator": {"rule": rule, "budget": budget, "wave": wave},
     }

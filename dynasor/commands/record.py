@@ -12,6 +12,7 @@ from dynasor.commands.options import (
     BenchSeedOption,
     ConfigOption,
     EngineOption,
+    InstructionOption,
     MaxTokensOption,
     ModelOption,
     SamplesOption,
@@ -41,6 +42,7 @@ def record(
     answer_field: Annotated[str | None, typer.Option(help="Field of the right answer.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Hugging Face dataset.")] = None,
     extractor: Annotated[str | None, typer.Option(help="How answers are read.")] = None,
+    instruction: InstructionOption = None,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -70,6 +72,7 @@ def record(
         max_tokens=max_tokens,
         seed=seed,
         extractor=extractor,
+        instruction=instruction,
         tune_cpu=tune_cpu,
     )
     settings = bench_seed(load_config(config, given))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dynasor.config import EngineConfig, SchedulerConfig
+from dynasor.config import EMBEDDED, EngineConfig, SchedulerConfig
 from dynasor.embedded_model import path as embedded_model
 from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError
 
-EMBEDDED = "embedded"
 EMBEDDED_KV_GIB = 1
 
 

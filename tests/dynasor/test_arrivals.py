@@ -8,9 +8,7 @@ from dynasor.errors import ConfigError, DataError
 from dynasor.suites import Query, Suite
 
 RATE, DURATION = 20.0, 2000.0
-SUITE = Suite(
-    "s", tuple(Query(f"q{i}", "?", "1", {"level": i % 3}) for i in range(30)), "boxed", ""
-)
+SUITE = Suite("s", tuple(Query(f"q{i}", "?", "1", {"level": i % 3}) for i in range(30)), "boxed")
 
 
 def gaps(text, seed=0):

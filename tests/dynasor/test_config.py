@@ -55,3 +55,14 @@ def test_all_errors_are_told_at_once(tmp_path):
     path = write(tmp_path, "[algorithm]\nsamples = 0\n[allocator]\nwave = 0\n")
     with pytest.raises(ConfigError, match=r"algorithm\.samples.*allocator\.wave"):
         load_config(path, environment={})
+
+
+def test_what_is_added_to_a_question_depends_on_the_model_and_not_on_the_suite():
+    """The embedded model has learnt to box its answer, and answers nonsense to other words."""
+    assert load_config().instruction == ""
+    other = load_config(overrides={"engine": {"model": "Qwen/Qwen2.5-1.5B-Instruct"}})
+    assert "boxed" in other.instruction
+    server = load_config(overrides={"engine": {"kind": "openai"}})
+    assert "boxed" in server.instruction
+    own = load_config(overrides={"algorithm": {"instruction": "Be brief."}})
+    assert own.instruction == "Be brief."

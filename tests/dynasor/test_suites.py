@@ -18,12 +18,9 @@ def write(path, *rows):
     return str(path)
 
 
-def test_the_embedded_suite_is_balanced_and_asks_plainly():
+def test_the_embedded_suite_is_balanced():
     suite = load_suite("embedded", limit=50)
     assert len(suite.queries) == 50
-    assert suite.prompt(suite.queries[0]) == (
-        {"role": "user", "content": suite.queries[0].question},
-    )
     levels = [query.meta["level"] for query in suite.queries]
     assert all(levels.count(level) == 10 for level in range(1, 6))
 
@@ -32,7 +29,6 @@ def test_a_file_with_usual_fields(tmp_path):
     suite = load_suite(write(tmp_path / "mine.jsonl", {"id": 7, "problem": " 1+1? ", "answer": 2}))
     (query,) = suite.queries
     assert (suite.name, query.id, query.question, query.gold) == ("mine", "7", "1+1?", "2")
-    assert "boxed" in suite.prompt(query)[0]["content"]
 
 
 def test_reference_solutions_are_reduced_to_their_answer(tmp_path):
