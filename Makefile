@@ -40,7 +40,8 @@ layers: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest
+	@# Two files at a time; the tests of a file share their engine.
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fmt: install ## Format the code and mend what ruff can.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
