@@ -270,6 +270,7 @@ class VLLMEngine:
     async def close(self) -> None:
         """End the engine process and free its memory."""
         engine, self._engine = self._engine, None
+        self._gangs.connect(None)
         if engine is not None:
             engine.shutdown()
 

@@ -52,7 +52,7 @@ class VLLMGangs:
         }
 
     def connect(self, engine: Any) -> None:
-        """The engine has started."""
+        """The engine has started; None: it is closed."""
         self._engine = engine
 
     def request_arguments(self, gang: str) -> dict[str, Any]:
