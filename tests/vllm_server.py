@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "KMP_BLOCKTIME": "0",
     "HF_HUB_OFFLINE": "1",
 }
-SLOTS = 64
+SLOTS = 8
 FLAGS = [
     *("--enforce-eager", "--block-size", "32", "--max-num-seqs", str(SLOTS)),
     *("--dtype", "bfloat16"),

@@ -178,7 +178,7 @@ class Race:
                 self.order.append(gang)
 
     async def fill(self):
-        self.enter("busy", 16, 120)
+        self.enter("busy", 16, 500)
         while (await self.engine.counters())["running"] < 16:
             await asyncio.sleep(0.01)
 

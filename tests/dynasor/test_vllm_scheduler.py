@@ -49,7 +49,8 @@ class Engine:
                 disable_log_stats=True,
                 scheduler_cls=scheduler,
                 additional_config={"dynasor": settings or {"policy": "gang-fcfs"}},
-                **arguments,
+                **{"num_gpu_blocks_override": 400}
+                | arguments,  # little to allocate: quick to start
             )
         )
         self.core = self.engine.engine_core.engine_core
