@@ -15,6 +15,7 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import quantiles
 from time import process_time
+from typing import Literal
 
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
@@ -92,8 +93,8 @@ def _workload(arguments: argparse.Namespace, names: list[str]) -> Iterator[Arriv
     time = 0.0
     for number in range(arguments.queries):
         time += draw.expovariate(rate)
-        kind = "chat" if draw.random() < 0.1 else "query"
-        yield Arrival(f"q{number}", time, draw.choice(names), kind, kind, 600.0)  # type: ignore[arg-type]
+        kind: Literal["chat", "query"] = "chat" if draw.random() < 0.1 else "query"
+        yield Arrival(f"q{number}", time, draw.choice(names), kind, kind, 600.0)
 
 
 def _report(result: Simulated, seconds: float) -> None:

@@ -152,22 +152,20 @@ async def test_any_client_can_use_gangs_of_the_server(vllm_server):
             if gang not in order:
                 order.append(gang)
 
-    busy = [asyncio.create_task(ask("busy", 900, {})) for _ in range(SLOTS)]
+    # They end one after the other, so that one place after the other becomes free.
+    busy = [asyncio.create_task(ask("busy", 900 - 20 * index, {})) for index in range(SLOTS)]
 
     async def until(name, least):
         # In a thread: the requests are still being sent.
         while await asyncio.to_thread(vllm_server.metric, name) < least:
-            if any(task.done() for task in busy):
-                await asyncio.gather(*busy, *tasks)
-                pytest.skip("too slow a machine: the batch was not full while all came")
-            await asyncio.sleep(0.1)
+            assert not any(task.done() for task in busy), "the batch was not full while all came"
+            await asyncio.sleep(0.05)
 
-    tasks = []
     await until("vllm:num_requests_running", SLOTS)
-    for gang, left in (("long", 9000), ("short", 90), ("broken", "no number")):
-        tasks += [asyncio.create_task(ask(gang, 40, {"gang_tokens": left})) for _ in range(SLOTS)]
-    await until("vllm:num_requests_waiting", 3 * SLOTS)
-    await asyncio.gather(*busy, *tasks)
+    hints = {"long": 9000, "short": 90, "broken": "no number"}
+    rest = [asyncio.create_task(ask(gang, 40, {"gang_tokens": hints[gang]})) for gang in hints]
+    await until("vllm:num_requests_waiting", len(rest))
+    await asyncio.gather(*busy, *rest)
     await client.close()
     assert order.index("short") < order.index("long")
     assert set(order) == {"busy", "long", "short", "broken"}
