@@ -15,7 +15,7 @@ from dynasor.bench.systems import OnlineSystem
 from dynasor.config import Config
 from dynasor.engines.calibration import Calibration
 from dynasor.errors import ConfigError
-from dynasor.scheduling.queue import Aging
+from dynasor.scheduling.aging import aging_of
 from dynasor.suites import Suite
 from dynasor.traces import read_traces
 
@@ -73,7 +73,7 @@ def open_simulation(
         samples=samples,
         alone=max(profile.alone, 5),
         chats=chats,
-        aging=Aging(scheduler.patience, scheduler.turns) if scheduler.turns else None,
+        aging=aging_of(scheduler),
     )
     longest = max(asyncio.run(stage.reference(capacity=False)).unloaded.values())
     fitting = replace(

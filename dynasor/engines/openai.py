@@ -30,10 +30,10 @@ from dynasor.engines.openai_body import body_of
 from dynasor.engines.openai_stream import StreamedOutput
 from dynasor.errors import EngineError
 from dynasor.scheduling.admission import Gate
+from dynasor.scheduling.aging import aging_of
 from dynasor.scheduling.gang import Hints
 from dynasor.scheduling.latest import LatestHints
 from dynasor.scheduling.policies import Fcfs, parse_policy
-from dynasor.scheduling.queue import Aging
 
 logger = logging.getLogger(__name__)
 
@@ -294,5 +294,4 @@ class OpenAIEngine:
 def _gate(limit: int, scheduler: SchedulerConfig | None) -> Gate:
     if scheduler is None or scheduler.policy in VLLM_ORDERS:
         return Gate(limit, Fcfs())
-    aging = Aging(scheduler.patience, scheduler.turns) if scheduler.turns else None
-    return Gate(limit, parse_policy(scheduler.policy), aging)
+    return Gate(limit, parse_policy(scheduler.policy), aging_of(scheduler))

@@ -26,7 +26,7 @@ from dynasor.scheduling.gang import Hints
 
 RECONSIDER = 1.0
 """Seconds after which a queue whose first request does not fit is asked again: its order may change."""
-_PACE_MEMORY = 0.95  # a step, as in the engine
+_PACE_MEMORY = 0.99  # a step, as in the engine
 
 
 @dataclass(frozen=True, slots=True)

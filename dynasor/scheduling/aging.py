@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Generic, TypeVar
 
+from dynasor.config import SchedulerConfig
 from dynasor.scheduling.lazy_heap import LazyHeap
 from dynasor.scheduling.line import Line
 
@@ -41,6 +42,11 @@ class Aging:
             raise ValueError(
                 f"patience must be 0 or more and turns 1 or more, not {self.patience}, {self.turns}"
             )
+
+
+def aging_of(settings: SchedulerConfig) -> Aging | None:
+    """The guard that the `[scheduler]` section asks for, None for none."""
+    return Aging(settings.patience, settings.turns) if settings.turns else None
 
 
 class Turns(Generic[T]):

@@ -19,11 +19,11 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request, RequestStatus
 
-from dynasor.config import SchedulerConfig
+from dynasor.scheduling.aging import aging_of
 from dynasor.scheduling.gang import Hints, read_hints
 from dynasor.scheduling.memory import expected_left, peak_tokens
 from dynasor.scheduling.policies import parse_policy
-from dynasor.scheduling.queue import Aging, GangQueue
+from dynasor.scheduling.queue import GangQueue
 from dynasor.scheduling.vllm_hooks import check_vllm, scheduler_settings
 from dynasor.scheduling.vllm_steps import CountingScheduler
 
@@ -46,7 +46,7 @@ class GangScheduler(CountingScheduler):
         self._gangs = GangQueue[Request](
             parse_policy(settings.policy),
             monotonic,
-            aging=_aging(settings),
+            aging=aging_of(settings),
             ready=self._may_prefill,
         )
         self.waiting = _Waiting(self._gangs, self._admit, self._has_room)
@@ -205,7 +205,3 @@ class _Waiting(RequestQueue):  # type: ignore[misc]  # vLLM is not typed for us
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self._gangs)
-
-
-def _aging(settings: SchedulerConfig) -> Aging | None:
-    return Aging(settings.patience, settings.turns) if settings.turns else None
