@@ -40,6 +40,7 @@ class Sampling:
         seed: makes the request's output reproducible where the engine can.
         top_logprobs: how many of the largest log-probabilities a token's confidence averages;
             0 for no confidence.
+        logprobs: whether the log-probability of each output token is wanted.
     """
 
     temperature: float = 1.0
@@ -48,6 +49,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     top_logprobs: int = 0
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Generation:
         cached_tokens: prompt tokens whose KV the engine already held.
         finish_reason: `stop`, `length`, `aborted` (somebody cut it), `error` (the engine failed).
         confidence: of each output token, the negative mean of its largest log-probabilities.
+        logprobs: log-probability of each output token, where asked for.
         error: what went wrong, where `finish_reason` is `error`.
     """
 
@@ -107,6 +110,7 @@ class Generation:
     cached_tokens: int = 0
     finish_reason: FinishReason = "stop"
     confidence: Sequence[float] | None = None
+    logprobs: Sequence[float] | None = None
     error: str | None = None
 
 

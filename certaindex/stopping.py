@@ -15,6 +15,7 @@ from certaindex.rules.adaptive_consistency import AdaptiveConsistency
 from certaindex.rules.bayes_factor import BayesFactor
 from certaindex.rules.eprocess import EProcess
 from certaindex.rules.esc import EarlyStoppingConsistency
+from certaindex.rules.evidence import EvidenceLead
 from certaindex.rules.fixed import Fixed
 from certaindex.rules.hopeless import OrHopeless
 from certaindex.rules.leader_change import LeaderChange
@@ -90,6 +91,11 @@ _RULES: dict[str, _Entry] = {
         LeaderChange,
         "stop when the leader will hardly change within the remaining budget",
         "Dynasor; Beta-binomial",
+    ),
+    "evidence": _Entry(
+        EvidenceLead,
+        "stop when the leader is so many nats of evidence ahead, or will not get there",
+        "Dynasor; certaindex.evidence",
     ),
 }
 

@@ -85,3 +85,13 @@ class Votes:
             elif count > second:
                 second = count
         return first, second
+
+    def heaviest_two(self) -> tuple[float, float]:
+        """Weights of the two heaviest groups, heaviest first; 0 where there is no such group."""
+        first = second = 0.0
+        for weight in self.weights:
+            if weight > first:
+                first, second = weight, first
+            elif weight > second:
+                second = weight
+        return first, second

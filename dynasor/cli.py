@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from dynasor.commands.bench import bench
 from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
+from dynasor.commands.evidence import evidence
 from dynasor.commands.record import record
 from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
@@ -49,6 +50,7 @@ app.command("bench online")(bench_online)
 app.command()(record)
 app.command()(replay)
 app.command()(rules)
+app.command()(evidence)
 app.command()(calibrate)
 
 

@@ -95,8 +95,18 @@ class AlgorithmConfig(_Section):
         "and nothing for the embedded model, which has learnt to",
     )
     extractor: str | None = Field(None, description="how answers are read; by suite if not set")
-    weigh: Literal["mean", "lowest_group", "tail", "bottom_tenth"] | None = Field(
-        None, description="weigh votes by this statistic of token confidence"
+    weigh: Literal["mean", "lowest_group", "tail", "bottom_tenth", "evidence"] | None = Field(
+        None,
+        description="weigh votes by this statistic of token confidence, or by the evidence of their "
+        "likelihood",
+    )
+    evidence: Path | None = Field(
+        None,
+        description="what `dynasor evidence` learned of the model, for `weigh = evidence`; the "
+        "embedded model brings its own",
+    )
+    logprobs: bool = Field(
+        False, description="keep each token's log-probability with recorded samples"
     )
 
     @field_validator("extractor")
@@ -171,8 +181,12 @@ class Config(_Section):
         """What is added to each question."""
         if self.algorithm.instruction is not None:
             return self.algorithm.instruction
-        embedded = self.engine.kind == "vllm" and self.engine.model == EMBEDDED
-        return "" if embedded else GENERAL_INSTRUCTION
+        return "" if self.is_embedded else GENERAL_INSTRUCTION
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the model is the embedded one."""
+        return self.engine.kind == "vllm" and self.engine.model == EMBEDDED
 
 
 def load_config(

@@ -13,7 +13,7 @@ from math import ceil
 
 from certaindex.votes import Votes
 from dynasor.allocator import Grant, LiveQuery, PerQuery
-from dynasor.scheduling.forecast import HashableRule, samples_to_come
+from dynasor.scheduling.forecast import HashableRule, samples_to_come, standing_of
 
 
 class LoadWave(PerQuery):
@@ -53,8 +53,7 @@ def wanted(rule: HashableRule, votes: Votes) -> int:
     """Samples that the rule is expected to ask for yet; before any, the fewest that can stop it."""
     if votes.n == 0:
         return fewest(rule, votes.max_samples)
-    first, second = votes.top_two()
-    return max(1, ceil(samples_to_come(rule, first, second, votes.n, votes.max_samples)))
+    return max(1, ceil(samples_to_come(rule, standing_of(votes), votes.max_samples)))
 
 
 @lru_cache(maxsize=1024)

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from certaindex.evidence import Evidence, likelihood
 from certaindex.stopping import StopRule
 from certaindex.votes import Votes
 from dynasor.errors import DataError
@@ -64,6 +65,7 @@ class RecordedQuery:
         tokens: output tokens of each sample.
         gold: group of the right answer, None where no sample gave it.
         graded: whether the right answer is known.
+        likelihoods: of each sample (see `certaindex.evidence`); empty where some were not recorded.
     """
 
     id: str
@@ -71,6 +73,13 @@ class RecordedQuery:
     tokens: tuple[int, ...]
     gold: int | None
     graded: bool = True
+    likelihoods: tuple[float, ...] = ()
+
+    def weights(self, evidence: Evidence | None) -> Sequence[float]:
+        """Vote weight of each sample: 1, or what its likelihood says."""
+        if evidence is None or not self.likelihoods:
+            return [1.0] * len(self.groups)
+        return [evidence.weigh((value,)) for value in self.likelihoods]
 
 
 def collect_queries(
@@ -92,6 +101,9 @@ def _query(name: str, rows: list[TraceSample], grouping: Grouping) -> RecordedQu
         tuple(row.tokens for row in rows),
         gold if gold in set(groups) else None,
         graded=rows[0].gold is not None,
+        likelihoods=tuple(likelihood(row.logprobs) for row in rows if row.logprobs)
+        if all(row.logprobs for row in rows)
+        else (),
     )
 
 
@@ -103,6 +115,7 @@ def replay(
     wave: int = 1,
     max_samples: int | None = None,
     seed: int = 0,
+    evidence: Evidence | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
     """Replay every rule on the same random orders of the recorded samples.
@@ -114,6 +127,7 @@ def replay(
         wave: samples in flight at once.
         max_samples: the full budget; None for the fewest samples of any query, at most 64.
         seed: of the orders.
+        evidence: weighs the votes that the rules see; the full budget's are never weighed.
         progress: called with (queries done, queries in all) after each query.
     """
     budget = full_budget(queries, max_samples)
@@ -125,10 +139,11 @@ def replay(
         shuffled = draw_orders(query, orders, budget, seed, done)
         answers = [full_answer(query, order) for order in shuffled]
         full.append(_full_budget_of(query, shuffled, answers))
+        weights = query.weights(evidence)
         for name, rule in rules.items():
             runs[name].append(
                 [
-                    run_query(query, order, rule, wave, answer)
+                    run_query(query, order, rule, wave, answer, weights)
                     for order, answer in zip(shuffled, answers, strict=True)
                 ]
             )
@@ -199,9 +214,17 @@ def is_right(query: RecordedQuery, answer: int | None) -> bool:
 
 
 def run_query(
-    query: RecordedQuery, order: Sequence[int], rule: StopRule, wave: int, full: int | None
+    query: RecordedQuery,
+    order: Sequence[int],
+    rule: StopRule,
+    wave: int,
+    full: int | None,
+    weights: Sequence[float] | None = None,
 ) -> Run:
-    """One query in one order, `wave` samples in flight, until the rule stops it."""
+    """One query in one order, `wave` samples in flight, until the rule stops it.
+
+    Votes count 1 each where `weights` (of the samples, in the order of the file) is None.
+    """
     votes = Votes(max_samples=len(order))
     dense: dict[int, int] = {}  # the query's group -> the votes' group, first seen first
     running: list[tuple[int, int]] = []  # (end, position in the order)
@@ -216,7 +239,7 @@ def run_query(
         group = query.groups[sample]
         seen = None if group is None else dense.setdefault(group, len(dense))
         votes.in_flight = len(running)
-        votes.add(seen, query.tokens[sample])
+        votes.add(seen, query.tokens[sample], 1.0 if weights is None else weights[sample])
         if votes.n == len(order):
             break
         verdict = rule.decide(votes)

@@ -99,6 +99,7 @@ class RunFolder:
             cached_tokens=sample.extra.get("cached_tokens", 0),
             finish_reason="stop" if sample.finish_reason == "stop" else "length",
             confidence=sample.confidence,
+            logprobs=sample.logprobs,
         )
 
     def write(self, program: Program, request: Request, generation: Generation) -> None:
@@ -122,6 +123,7 @@ class RunFolder:
             text=generation.text,
             prompt_tokens=generation.prompt_tokens,
             confidence=list(generation.confidence) if generation.confidence else None,
+            logprobs=list(generation.logprobs) if generation.logprobs else None,
             sampling=asdict(request.sampling),
             extra={"cached_tokens": generation.cached_tokens},
         )

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 CUT_TIMEOUT = 30.0
 """Seconds that an engine has to confirm a cut; then the query ends without its last token counts."""
+AHEAD = 0.05
+"""Part of the time until an answer is due that is kept for cutting a query and sending its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class _Query(LiveQuery):
     def __init__(self, program: Program, due: float | None) -> None:
         super().__init__(program)
         self.due = None if due is None else monotonic() + due
+        self.late = False  # its best answer so far is wanted now
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.reading = asyncio.Lock()  # events are folded in one after the other
         self.proposed: list[str] = []  # request ids in order of proposal
@@ -152,38 +155,54 @@ class Runtime:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def solve(
-        self, program: Program, *, deadline: float | None = None, due: float | None = None
+        self,
+        program: Program,
+        *,
+        deadline: float | None = None,
+        due: float | None = None,
+        when_due: bool = False,
     ) -> Outcome:
         """Run one program to its outcome; cancelling the call cuts its requests.
 
         Args:
             program: a fresh program.
-            deadline: seconds after which the best answer so far is taken, or None.
-            due: seconds in which the answer is wanted, or None; the scheduler goes by it, but
-                nothing is cut.
+            deadline: seconds after which the query ends with whatever answer it has, or None.
+            due: seconds in which the answer is wanted, or None; the scheduler goes by it.
+            when_due: answer shortly before it is due with the best so far, or as soon after as there
+                is one; else the stop rule is waited for.
 
         Raises:
             EngineError: if the engine dies.
         """
         query = _Query(program, due)
-        timer = None
+        loop = asyncio.get_running_loop()
+        timers = []
         if deadline is not None:
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(deadline, self._stop, query, "deadline")
+            timers.append(loop.call_later(deadline, self._stop, query, "deadline"))
+        if due is not None and when_due:
+            timers.append(loop.call_later((1 - AHEAD) * due, self._press, query))
         self._allocator.admit(query)
         try:
             self._review(query)
             return await query.outcome
         finally:
-            if timer is not None:
+            for timer in timers:
                 timer.cancel()
             await self._clear(query)
+
+    def _press(self, query: _Query) -> None:
+        """The answer is due."""
+        query.late = True
+        if query.program.votes().n:
+            self._stop(query, "deadline")
 
     def _review(self, query: _Query) -> None:
         """Ask what to do with a query that has news, then start whatever was granted to anyone."""
         if not query.stopping:
             self._cut(query, query.program.cancelled())
             reason = self._allocator.review(query)
+            if reason is None and query.late and query.program.votes().n:
+                reason = "deadline"
             if reason is not None:
                 self._stop(query, reason)
             else:

@@ -8,17 +8,16 @@ comparison is paired sample by sample; without one it is paired by question.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from algorithms.program import Generation, Program, Prompt, Sampling
+from algorithms.program import Program, Prompt, Sampling
 from algorithms.self_consistency import SelfConsistency
 from certaindex.answers import extract
-from certaindex.confidence import confidence_statistics
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
 from certaindex.value import value_of_next_sample
@@ -30,6 +29,7 @@ from dynasor.intervals import Interval, bootstrap
 from dynasor.run_folder import RunFolder
 from dynasor.runtime import Observer, Outcome, Runtime
 from dynasor.suites import Query, Suite
+from dynasor.vote_weights import weigher
 
 Row = dict[str, Any]
 """The outcome of one query, as a line of outcomes.jsonl; see `row_of`."""
@@ -97,7 +97,8 @@ def sampling_of(config: Config) -> Sampling:
         temperature=algorithm.temperature,
         top_p=algorithm.top_p,
         max_tokens=algorithm.max_tokens,
-        top_logprobs=5 if algorithm.weigh else 0,
+        top_logprobs=5 if algorithm.weigh not in (None, "evidence") else 0,
+        logprobs=algorithm.logprobs or algorithm.weigh == "evidence",
     )
 
 
@@ -123,7 +124,7 @@ def make_program(
         sampling=sampling,
         extract=lambda text: extract(text, name),
         groups=AnswerGroups(equivalence),
-        weigh=weight_by(algorithm.weigh) if algorithm.weigh else None,
+        weigh=weigher(config),
         report_every=report_every,
     )
 
@@ -132,17 +133,6 @@ def ask(question: str, instruction: str) -> Prompt:
     """The chat that asks a question."""
     text = f"{question}\n\n{instruction}" if instruction else question
     return ({"role": "user", "content": text},)
-
-
-def weight_by(statistic: str) -> Callable[[Generation], float]:
-    """Vote weight: a statistic of the sample's token confidence; 1 where the engine gave none."""
-
-    def weigh(sample: Generation) -> float:
-        if not sample.confidence:
-            return 1.0
-        return float(getattr(confidence_statistics(sample.confidence), statistic))
-
-    return weigh
 
 
 def allocator_of(config: Config, system: System, engine: Engine) -> Allocator:

@@ -168,7 +168,7 @@ def next_point(ladder: Ladder, system: OnlineSystem, seen: Seen) -> Point | None
         if between is None or refined == ladder.refine:
             break
         rates.append(between)
-    return _next_scale(ladder, system.name, seen) if system.knows_deadlines else None
+    return _next_scale(ladder, system.name, seen) if system.when_due else None
 
 
 def shares(seen: Seen, system: str, scale: float) -> dict[float, float]:

@@ -224,7 +224,7 @@ def _scales(
 ) -> tuple[Crossing, dict[float, float]]:
     """The tightest scale, and attainment by scale, at the rate where scales are compared."""
     assert folder.reference is not None, "the benchmark has run"
-    if system.knows_deadlines:
+    if system.when_due:
         live = live_scales(folder.slowdowns, system.name, ladder.scale_rate)
         return tightest_scale(live), live
     slowdowns = sorted(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from algorithms.program import Sampling
-from algorithms.self_consistency import SelfConsistency
+from algorithms.self_consistency import SelfConsistency, Weigh
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from dynasor.errors import DataError
 from dynasor.replay import RecordedQuery, collect_queries
@@ -38,6 +38,11 @@ class RecordedQuestion:
         """What the sample answers: the number of its group; empty without an answer."""
         group = self.query.groups[sample]
         return "" if group is None else str(group)
+
+    def logprobs(self, sample: int) -> tuple[float, ...] | None:
+        """As of one token that is as likely as the sample; None where that was not recorded."""
+        likelihoods = self.query.likelihoods
+        return (likelihoods[sample],) if likelihoods else None
 
     def is_right(self, answer: str | None) -> bool | None:
         """Whether an answer is the right one, None where that is not known."""
@@ -88,12 +93,13 @@ def check_budget(questions: Mapping[str, RecordedQuestion], samples: int) -> Non
             )
 
 
-def program_of(name: str, samples: int) -> SelfConsistency:
+def program_of(name: str, samples: int, weigh: Weigh | None = None) -> SelfConsistency:
     """Self-consistency over recorded answers, which are compared as they are.
 
     Args:
         name: id of the program.
         samples: the full budget.
+        weigh: vote weight of a sample, or None.
     """
     return SelfConsistency(
         name,
@@ -102,4 +108,5 @@ def program_of(name: str, samples: int) -> SelfConsistency:
         sampling=_SAMPLING,
         extract=lambda text: text or None,
         groups=AnswerGroups(ExactEquivalence()),
+        weigh=weigh,
     )

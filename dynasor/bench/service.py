@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from certaindex.equivalence import AnswerEquivalence
 from certaindex.stopping import StopRule, parse_rule
@@ -38,6 +38,10 @@ def allocator_of(system: OnlineSystem, samples: int, slots: int) -> Allocator:
     return PerQuery(rule, samples if system.wave == "all" else system.wave)
 
 
+def _changed(config: Config, algorithm: dict[str, Any]) -> Config:
+    return config.model_copy(update={"algorithm": config.algorithm.model_copy(update=algorithm)})
+
+
 class Service:
     """Answers arrivals by the rule, the wave and the hints of a system.
 
@@ -68,10 +72,9 @@ class Service:
     ) -> None:
         self._engine = engine
         self._system = system
-        self._config = config
-        self._chat_config = config.model_copy(
-            update={"algorithm": config.algorithm.model_copy(update={"samples": 1})}
-        )
+        weighing = {"weigh": "evidence" if system.weighs else None}
+        self._config = _changed(config, weighing)
+        self._chat_config = _changed(config, {"weigh": None, "samples": 1})
         self._suite = suite
         self._equivalence = equivalence
         self._label = label
@@ -90,7 +93,7 @@ class Service:
         self._chats = self._runtime(chat, PerQuery(chat, 1), observer)
 
     def _runtime(self, rule: StopRule, allocator: Allocator, observer: Observer | None) -> Runtime:
-        hinted = self._system.hints in ("forecast", "deadline")
+        hinted = self._system.hints == "forecast"
         return Runtime(
             self._engine,
             allocator,
@@ -116,8 +119,10 @@ class Service:
         if self._system.hints == "rank":
             rank = self._ranks.guess(len(query.question))
             self._engine.hint(program.id, Hints(rank=rank))
-        due = arrival.deadline if self._system.knows_deadlines else None
-        outcome = await (self._chats if chat else self._queries).solve(program, due=due)
+        when_due = self._system.when_due
+        outcome = await (self._chats if chat else self._queries).solve(
+            program, due=arrival.deadline if when_due else None, when_due=when_due
+        )
         votes = program.votes()
         if votes.n:
             self._ranks.learn(len(query.question), votes.total_tokens / votes.n)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from certaindex.evidence import Evidence
 from dynasor.bench.online_plan import Profile
 from dynasor.bench.recorded import check_budget, collect_questions
 from dynasor.bench.simulated_stage import SimulatedStage, suite_of
@@ -48,6 +49,7 @@ def open_simulation(
     vanilla: OnlineSystem,
     profile: Profile,
     chats: float,
+    evidence: Evidence | None,
 ) -> Simulation:
     """Read the files, and measure the unloaded latency that the times go by.
 
@@ -74,6 +76,7 @@ def open_simulation(
         alone=max(profile.alone, 5),
         chats=chats,
         aging=aging_of(scheduler),
+        weigh=None if evidence is None else lambda sample: evidence.weigh(sample.logprobs),
     )
     longest = max(asyncio.run(stage.reference(capacity=False)).unloaded.values())
     fitting = replace(

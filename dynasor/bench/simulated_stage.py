@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from algorithms.self_consistency import Weigh
 from certaindex.stopping import parse_rule
 from dynasor.allocator import Allocator
 from dynasor.bench.arrivals import CHAT, group_of
@@ -60,6 +61,7 @@ class SimulatedStage:
         alone: queries a class whose unloaded latency is measured.
         chats: share of plain chats.
         aging: starvation guard of the gang policies.
+        weigh: vote weight of a sample for systems that weigh, or None.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SimulatedStage:
         alone: int,
         chats: float,
         aging: Aging | None,
+        weigh: Weigh | None,
     ) -> None:
         self._cluster = cluster
         self._vanilla = vanilla
@@ -82,6 +85,7 @@ class SimulatedStage:
         self._alone = alone
         self._chats = chats
         self._aging = aging
+        self._weigh = weigh
 
     async def reference(self, *, capacity: bool) -> Reference:
         """Vanilla alone, then at saturation where its capacity is asked for."""
@@ -136,8 +140,7 @@ class SimulatedStage:
     ) -> StageRun:
         """One run, to the end of all arrivals."""
         told = [
-            arrival if system.knows_deadlines else replace(arrival, deadline=None)
-            for arrival in arrivals
+            arrival if system.when_due else replace(arrival, deadline=None) for arrival in arrivals
         ]
         ended = await asyncio.to_thread(
             self._simulate, system, told, self._cluster.replicas, point.repeat
@@ -159,6 +162,8 @@ class SimulatedStage:
             policy=system.policy,
             aging=self._aging,
             forecast=self._forecast(system),
+            when_due=system.when_due,
+            weigh=self._weigh if system.weighs else None,
             seed=seed,
         )
 
@@ -167,7 +172,7 @@ class SimulatedStage:
         return allocator_of(system, self._samples, slots)
 
     def _forecast(self, system: OnlineSystem) -> Forecast | None:
-        if system.hints not in ("forecast", "deadline"):
+        if system.hints != "forecast":
             return None
         return Forecast(parse_rule(system.stop_rule(self._samples)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from algorithms.self_consistency import Weigh
 from dynasor.allocator import Allocator
 from dynasor.bench.recorded import RecordedQuestion, check_budget
 from dynasor.bench.virtual_front_end import Cluster, FrontEnd
@@ -60,6 +61,8 @@ def simulate(
     policy: str = "default",
     aging: Aging | None = None,
     forecast: Forecast | None = None,
+    when_due: bool = False,
+    weigh: Weigh | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Simulated:
@@ -74,6 +77,8 @@ def simulate(
         policy: order of the waiting, see `dynasor.scheduling.policies`; `vllm` is vLLM's own.
         aging: starvation guard of the gang policies.
         forecast: a fresh one; foresees a query's work for scheduler and router, None for none.
+        when_due: see `dynasor.runtime.Runtime.solve`.
+        weigh: vote weight of a sample, or None.
         seed: of the order in which each arrival gets the recorded samples.
         progress: called with the number of completions, from time to time.
 
@@ -85,7 +90,9 @@ def simulate(
     check_budget(questions, samples)
     build = queue_builder(policy, aging)
     replicas = [Replica(cluster.replica, build) for _ in range(cluster.replicas)]
-    front = FrontEnd(replicas, cluster, questions, allocator, samples, forecast, str(seed))
+    front = FrontEnd(
+        replicas, cluster, questions, allocator, samples, forecast, when_due, weigh, str(seed)
+    )
     front.run(workload, progress)
     return Simulated(front.completions, [each.counters for each in replicas], front.now)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dynasor.errors import ConfigError
 
-Hinting = Literal["none", "rank", "forecast", "deadline"]
+Hinting = Literal["none", "rank", "forecast"]
 VANILLA = "vanilla"
 OURS = "ours"
+BY_EVIDENCE = "evidence"
 ONE_SIDED = "adaptive-consistency:0.95"
 """Stops only the certain; the published rule with the fewest tokens at its published setting."""
 
@@ -27,8 +28,10 @@ class OnlineSystem:
         policy: `[scheduler] policy`; `vllm` is vLLM's own order of arrival.
         hints: what the scheduler is told of a query. `rank`: how long its samples will be, guessed
             from the prompt's length; `forecast`: the tokens that are still expected, from its
-            votes; `deadline`: these and when the answer is due.
+            votes.
         meaning: one line for the report.
+        weighs: whether votes count by the evidence of their likelihood.
+        when_due: whether it knows when answers are due, and then gives the best so far.
     """
 
     name: str
@@ -37,27 +40,33 @@ class OnlineSystem:
     policy: str
     hints: Hinting
     meaning: str
+    weighs: bool = False
+    when_due: bool = False
 
     def stop_rule(self, samples: int) -> str:
         """Text of its stop rule for a full budget of so many samples."""
         return f"fixed:{samples}" if self.rule == "full" else self.rule
 
-    @property
-    def knows_deadlines(self) -> bool:
-        """Whether another SLO makes it decide otherwise."""
-        return self.hints == "deadline"
 
-
-def all_systems(rule: str, wave: int) -> tuple[OnlineSystem, ...]:
+def all_systems(rule: str, wave: int, *, evidence: bool) -> tuple[OnlineSystem, ...]:
     """Vanilla, the ablation (each line changes one thing of the one before), ours, and rivals.
 
     The rivals differ from ours in the order only: they stop as ours does.
 
     Args:
-        rule: the two-sided stop rule of ours.
+        rule: the two-sided stop rule.
         wave: samples in flight of those systems that stop early and do not look at the load.
+        evidence: whether it is known what likelihoods say of this model; then ours weighs its votes
+            by them and stops by the lead in evidence.
     """
     one, two = ONE_SIDED, rule
+    last = BY_EVIDENCE if evidence else rule
+    ours = OnlineSystem(
+        OURS, last, "load", "default", "forecast", "answers when due", evidence, when_due=True
+    )
+    weighed = OnlineSystem(
+        "+evidence", BY_EVIDENCE, wave, "gang-srpt", "forecast", "weighs votes by likelihood", True
+    )
     return (
         OnlineSystem(VANILLA, "full", "all", "vllm", "none", "all samples at once, vLLM's order"),
         OnlineSystem("+certaindex", one, wave, "vllm", "none", "stops once certain"),
@@ -67,11 +76,32 @@ def all_systems(rule: str, wave: int) -> tuple[OnlineSystem, ...]:
         OnlineSystem(
             "+two-sided", two, wave, "gang-srpt", "forecast", "stops also what is in vain"
         ),
-        OnlineSystem("+wave", two, "load", "gang-srpt", "forecast", "wave by forecast and load"),
-        OnlineSystem(OURS, two, "load", "default", "deadline", "knows when answers are due"),
-        OnlineSystem("stop-only", two, "load", "vllm", "none", "ours in vLLM's own order"),
-        OnlineSystem("least-attained", two, "load", "least-attained", "none", "ours in that order"),
-        OnlineSystem("priority", two, "load", "vllm-priority", "none", "ours by vLLM's priorities"),
+        *([weighed] if evidence else []),
+        replace(
+            ours,
+            name="+wave",
+            policy="gang-srpt",
+            meaning="wave by forecast and load",
+            when_due=False,
+        ),
+        ours,
+        replace(
+            ours, name="stop-only", policy="vllm", hints="none", meaning="ours in vLLM's own order"
+        ),
+        replace(
+            ours,
+            name="least-attained",
+            policy="least-attained",
+            hints="none",
+            meaning="ours in that order",
+        ),
+        replace(
+            ours,
+            name="priority",
+            policy="vllm-priority",
+            hints="none",
+            meaning="ours by vLLM's priorities",
+        ),
     )
 
 

@@ -14,12 +14,14 @@ from math import inf
 from typing import Any
 
 from algorithms.program import Generation, Progress, Request
+from algorithms.self_consistency import Weigh
 from dynasor.allocator import Allocator, LiveQuery, StopReason
 from dynasor.bench.recorded import RecordedQuestion, program_of
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.simulated import Replica, ReplicaSettings
 from dynasor.engines.simulated_job import Job, Report
 from dynasor.errors import DataError
+from dynasor.runtime import AHEAD
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.gang import Hints
 
@@ -53,8 +55,14 @@ class Cluster:
 class _Query(LiveQuery):
     """A live query with what only the simulation needs."""
 
-    def __init__(self, arrival: Arrival, question: RecordedQuestion, order: list[int]) -> None:
-        super().__init__(program_of(arrival.id, len(order)))
+    def __init__(
+        self,
+        arrival: Arrival,
+        question: RecordedQuestion,
+        order: list[int],
+        weigh: Weigh | None,
+    ) -> None:
+        super().__init__(program_of(arrival.id, len(order), weigh))
         self.arrival = arrival
         self.question = question
         self.order = order
@@ -63,6 +71,7 @@ class _Query(LiveQuery):
         self.expected = 0.0  # tokens to come, as the router counts them
         self.hints: tuple[Hints, float] | None = None  # the latest, and their time
         self.first_token: float | None = None
+        self.late = False  # its best answer so far is wanted now
 
 
 class FrontEnd:
@@ -71,7 +80,7 @@ class FrontEnd:
     Args:
         replicas: what serves.
         cluster: what the front end takes.
-        questions, allocator, samples, forecast, seed: see `simulate`.
+        questions, allocator, samples, forecast, when_due, weigh, seed: see `simulate`.
     """
 
     def __init__(
@@ -82,6 +91,8 @@ class FrontEnd:
         allocator: Allocator,
         samples: int,
         forecast: Forecast | None,
+        when_due: bool,
+        weigh: Weigh | None,
         seed: str,
     ) -> None:
         self.completions: list[Completion] = []
@@ -92,6 +103,8 @@ class FrontEnd:
         self._allocator = allocator
         self._samples = samples
         self._forecast = forecast
+        self._when_due = when_due
+        self._weigh = weigh
         self._seed = seed
         self._mean_tokens = [500.0, 0]  # of ended samples, and how many; for the router
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -158,7 +171,9 @@ class FrontEnd:
                 f"arrival {arrival.id} asks {arrival.question!r}, which was not recorded"
             )
         samples = self._samples if arrival.kind == "query" else 1
-        query = _Query(arrival, question, question.order(f"{self._seed}/{arrival.id}", samples))
+        query = _Query(
+            arrival, question, question.order(f"{self._seed}/{arrival.id}", samples), self._weigh
+        )
         query.replica = min(range(len(self._load)), key=self._load.__getitem__)
         self._expect(query)
         if self._cluster.per_query:
@@ -167,14 +182,25 @@ class FrontEnd:
             self._open(query)
 
     def _open(self, query: _Query) -> None:
+        arrival = query.arrival
+        if self._when_due and arrival.deadline is not None:
+            self._at(arrival.time + (1 - AHEAD) * arrival.deadline, self._press, query)
         self._allocator.admit(query)
         self._review(query)
+
+    def _press(self, query: _Query) -> None:
+        """The answer is due."""
+        query.late = True
+        if query.program.votes().n and not query.stopping:
+            self._stop(query, "deadline")
 
     def _review(self, query: _Query) -> None:
         """Ask what to do with a query that has news, then start whatever was granted to anyone."""
         if not query.stopping:
             self._cut(query, query.program.cancelled())
             reason = self._allocator.review(query)
+            if reason is None and query.late and query.program.votes().n:
+                reason = "deadline"
             if reason is not None:
                 self._stop(query, reason)
             else:
@@ -212,8 +238,10 @@ class FrontEnd:
             query.program.receive(Progress(request.id, "", report.tokens))
             self._cut(query, query.program.cancelled())
             return
-        text = query.question.text(query.order[request.index])
-        self._fold(query, report.job, Generation(request.id, text, report.tokens))
+        sample = query.order[request.index]
+        text, logprobs = query.question.text(sample), query.question.logprobs(sample)
+        generation = Generation(request.id, text, report.tokens, logprobs=logprobs)
+        self._fold(query, report.job, generation)
 
     def _fold(self, query: _Query, job: Job, generation: Generation) -> None:
         """Bill a generation, tell its program and decide."""

@@ -142,6 +142,7 @@ def bench_online(
     from dynasor.config import load_config
     from dynasor.errors import ConfigError
     from dynasor.suites import load_suite
+    from dynasor.vote_weights import evidence_of
 
     given = overrides(
         engine=engine,
@@ -161,10 +162,15 @@ def bench_online(
     if not 0 <= chats < 1:
         raise ConfigError(f"--chats {chats:g}: must be 0 or more and below 1")
     chosen = _profile(profile, duration, warm_up, cool_down, repeats)
-    known = all_systems(settings.allocator.rule, settings.allocator.wave)
+    learned = evidence_of(settings)
+    known = all_systems(
+        settings.allocator.rule, settings.allocator.wave, evidence=learned is not None
+    )
     console = Console(stderr=as_json)
     if simulated is not None:
-        virtual = open_simulation(simulated, traces, replicas, settings, known[0], chosen, chats)
+        virtual = open_simulation(
+            simulated, traces, replicas, settings, known[0], chosen, chats, learned
+        )
         known = tuple(each for each in known if can_simulate(each))
         questions = virtual.suite
         if duration is None and warm_up is None and cool_down is None:

@@ -106,6 +106,9 @@ def overrides(
     budget: float | None = None,
     extractor: str | None = None,
     instruction: str | None = None,
+    weigh: str | None = None,
+    evidence: Path | None = None,
+    logprobs: bool | None = None,
     tune_cpu: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Command line values by section of the configuration; None means not given."""
@@ -126,6 +129,9 @@ def overrides(
             "seed": seed,
             "extractor": extractor,
             "instruction": instruction,
+            "weigh": weigh,
+            "evidence": None if evidence is None else str(evidence),
+            "logprobs": logprobs,
         },
         "allocator": {"rule": rule, "budget": budget, "wave": wave},
     }

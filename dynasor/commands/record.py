@@ -42,6 +42,9 @@ def record(
     answer_field: Annotated[str | None, typer.Option(help="Field of the right answer.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Hugging Face dataset.")] = None,
     extractor: Annotated[str | None, typer.Option(help="How answers are read.")] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="Keep each token's log-probability as well.")
+    ] = False,
     instruction: InstructionOption = None,
     config: ConfigOption = None,
     engine: EngineOption = None,
@@ -73,6 +76,7 @@ def record(
         seed=seed,
         extractor=extractor,
         instruction=instruction,
+        logprobs=logprobs or None,
         tune_cpu=tune_cpu,
     )
     settings = bench_seed(load_config(config, given))

@@ -43,6 +43,10 @@ def replay(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the orders.")] = 0,
+    evidence: Annotated[
+        Path | None,
+        typer.Option("--evidence", help="Weigh the rules' votes by this file of dynasor evidence."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Replay stop rules on recorded samples: accuracy, tokens and latency of each.
@@ -59,6 +63,7 @@ def replay(
     from dynasor.replay import replay as run_replay
     from dynasor.replay_budget import replay_budget
     from dynasor.traces import read_traces
+    from dynasor.vote_weights import read_evidence
 
     if budget is not None and not 0 < budget <= 1:
         raise ConfigError(f"--budget = {budget}: must be above 0 and at most 1")
@@ -82,6 +87,7 @@ def replay(
             wave=wave,
             max_samples=max_samples,
             seed=seed,
+            evidence=None if evidence is None else read_evidence(evidence),
             progress=lambda done, _: progress.update(task, completed=done),
         )
         if budget is not None:

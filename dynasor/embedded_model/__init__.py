@@ -17,6 +17,11 @@ def path() -> pathlib.Path:
     return _HERE / "weights"
 
 
+def evidence() -> pathlib.Path:
+    """What its samples' likelihood says, as `dynasor evidence` learned it from validation problems."""
+    return _HERE / "evidence.json"
+
+
 def test_suite() -> pathlib.Path:
     """The file with the 500 held-out problems, one JSON object a line."""
     return _HERE / "test.jsonl"

@@ -42,13 +42,13 @@ def body_of(
         body["seed"] = sampling.seed
     if isinstance(request.prompt, str):
         body["prompt"] = request.prompt + request.prefix
-        if sampling.top_logprobs:
+        if sampling.top_logprobs or sampling.logprobs:
             body["logprobs"] = sampling.top_logprobs
         return body
     body["messages"] = [dict(message) for message in request.prompt]
     if request.prefix:
         body["messages"].append({"role": "assistant", "content": request.prefix})
         extra |= {"continue_final_message": True, "add_generation_prompt": False}
-    if sampling.top_logprobs:
+    if sampling.top_logprobs or sampling.logprobs:
         body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
     return body

@@ -33,7 +33,7 @@ class StreamedOutput:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._top = request.sampling.top_logprobs
+        self._wanted = request.sampling
         self._parts: list[str] = []
         self._length = 0
         self._chunks = 0
@@ -42,6 +42,7 @@ class StreamedOutput:
         self._cached_tokens = 0
         self._finish_reason: str | None = None
         self._confidence: list[float] = []
+        self._logprobs: list[float] = []
 
     @property
     def tokens(self) -> int:
@@ -84,8 +85,11 @@ class StreamedOutput:
         if new or _reasoning(delta):
             self._chunks += 1
         self._finish_reason = choice.finish_reason or self._finish_reason
-        if self._top and getattr(choice, "logprobs", None) is not None:
-            self._confidence += _confidences(choice.logprobs, self._top)
+        if getattr(choice, "logprobs", None) is not None:
+            if self._wanted.top_logprobs:
+                self._confidence += _confidences(choice.logprobs, self._wanted.top_logprobs)
+            if self._wanted.logprobs:
+                self._logprobs += _chosen(choice.logprobs)
 
     def progress(self) -> Progress:
         """The event that reports the state."""
@@ -118,6 +122,7 @@ class StreamedOutput:
             cached_tokens=self._cached_tokens,
             finish_reason=reason or "error",
             confidence=self._confidence or None,
+            logprobs=self._logprobs or None,
             error=None if reason else error,
         )
 
@@ -148,3 +153,13 @@ def _confidences(logprobs: Any, top: int) -> list[float]:
         tables = [list((table or {}).values()) for table in completion]
     largest = [sorted(table, reverse=True)[:top] for table in tables if table]
     return [-sum(values) / len(values) for values in largest]
+
+
+def _chosen(logprobs: Any) -> list[float]:
+    """Log-probability of each token that was sampled, from either endpoint's form."""
+    content = getattr(logprobs, "content", None)
+    if content is not None:
+        values = [token.logprob for token in content]
+    else:
+        values = getattr(logprobs, "token_logprobs", None) or []
+    return [float(value) for value in values if value is not None]

@@ -12,7 +12,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request
+from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request, Sampling
 from dynasor.config import SchedulerConfig
 from dynasor.engines.base import Capacity
 from dynasor.engines.cpu_tuning import CpuTuning, tune
@@ -141,7 +141,7 @@ class VLLMEngine:
         """Run one request; see `Engine.submit`."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        seen = _Output(request.sampling.top_logprobs)
+        seen = _Output(request.sampling)
         self._running.add(request.id)
         try:
             prompt = {"prompt_token_ids": self._tokens(request.prompt, request.prefix)}
@@ -176,7 +176,7 @@ class VLLMEngine:
             "top_p": wanted.top_p,
             "max_tokens": wanted.max_tokens,
             "stop": list(wanted.stop) or None,
-            "logprobs": wanted.top_logprobs or None,
+            "logprobs": wanted.top_logprobs if wanted.top_logprobs or wanted.logprobs else None,
             "output_kind": RequestOutputKind.DELTA
             if request.report_every
             else RequestOutputKind.FINAL_ONLY,
@@ -278,11 +278,12 @@ class VLLMEngine:
 class _Output:
     """What a request has produced so far, gathered from vLLM's outputs."""
 
-    def __init__(self, top: int) -> None:
-        self._top = top
+    def __init__(self, sampling: Sampling) -> None:
+        self._wanted = sampling
         self.text = ""
         self.tokens = 0
         self.confidence: list[float] | None = None
+        self._logprobs: list[float] | None = None
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._finish_reason: str | None = None
@@ -295,9 +296,15 @@ class _Output:
         self.text += new.text
         self.tokens += len(new.token_ids)
         self._finish_reason = new.finish_reason
-        if new.logprobs:
+        if new.logprobs and (top := self._wanted.top_logprobs):
             self.confidence = self.confidence or []
-            self.confidence += [_confidence(token, self._top) for token in new.logprobs]
+            self.confidence += [_confidence(token, top) for token in new.logprobs]
+        if new.logprobs and self._wanted.logprobs:
+            self._logprobs = self._logprobs or []
+            self._logprobs += [
+                entries[token].logprob
+                for token, entries in zip(new.token_ids, new.logprobs, strict=True)
+            ]
 
     def generation(self, request: str, error: str | None = None) -> Generation:
         """The end of the request."""
@@ -317,6 +324,7 @@ class _Output:
             cached_tokens=self._cached_tokens,
             finish_reason=reason,
             confidence=self.confidence,
+            logprobs=self._logprobs,
             error=error or (None if reason != "error" else f"vLLM ended it: {self._finish_reason}"),
         )
 

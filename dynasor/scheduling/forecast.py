@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from functools import lru_cache
 from random import Random
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from certaindex.stopping import StopRule
 from certaindex.votes import Votes
@@ -58,14 +58,42 @@ class Forecast:
         if votes.n == 0 and self._samples is not None:
             samples = min(self._samples, votes.max_samples)
         else:
-            first, second = votes.top_two()
-            samples = samples_to_come(self._rule, first, second, votes.n, votes.max_samples)
+            samples = samples_to_come(self._rule, standing_of(votes), votes.max_samples)
         # What is in flight when the rule fires was begun in vain, but is cut at once.
         return mean * min(max(samples, 1.0), max(votes.remaining, 1))
 
 
+class Standing(NamedTuple):
+    """What a forecast looks at: the two heaviest answers.
+
+    Attributes:
+        first, second: their votes.
+        n: finished samples, with and without an answer.
+        first_weight, second_weight: of one vote for them, in quarters.
+    """
+
+    first: int
+    second: int
+    n: int
+    first_weight: float = 1.0
+    second_weight: float = 1.0
+
+
+def standing_of(votes: Votes) -> Standing:
+    """The standing of some votes."""
+    heaviest = sorted(range(len(votes.counts)), key=votes.weights.__getitem__, reverse=True)
+    counts = [votes.counts[group] for group in heaviest[:2]] + [0, 0]
+    weights = [_quarters(votes.weights[g] / votes.counts[g]) for g in heaviest[:2]] + [1.0, 1.0]
+    return Standing(counts[0], counts[1], votes.n, weights[0], weights[1])
+
+
+def _quarters(weight: float) -> float:
+    """Rounded, so that few standings differ."""
+    return max(0.25, round(4 * weight) / 4)
+
+
 @lru_cache(maxsize=65536)
-def samples_to_come(rule: HashableRule, first: int, second: int, n: int, max_samples: int) -> float:
+def samples_to_come(rule: HashableRule, standing: Standing, max_samples: int) -> float:
     """Expected samples until a rule stops a query.
 
     The shares of the leader, the runner-up and all others are drawn from their Dirichlet posterior
@@ -74,42 +102,43 @@ def samples_to_come(rule: HashableRule, first: int, second: int, n: int, max_sam
 
     Args:
         rule: the stop rule.
-        first: votes of the leader.
-        second: votes of the runner-up.
-        n: finished samples, with and without an answer.
+        standing: of the votes so far.
         max_samples: the full budget.
     """
+    first, second, n = standing[:3]
     if n >= max_samples:
         return 0.0
     random = Random(first * 1_000_003 + second * 1_009 + n)  # same state, same forecast
     total = 0
     for _ in range(PATHS):
-        total += _play(rule, _votes_like(first, second, n, max_samples), random)
+        total += _play(rule, standing, max_samples, random)
     return total / PATHS
 
 
-def _votes_like(first: int, second: int, n: int, max_samples: int) -> Votes:
+def _votes_like(standing: Standing, max_samples: int) -> Votes:
     votes = Votes(max_samples=max_samples)
-    for _ in range(first):
-        votes.add(0, 0)
-    for _ in range(second):
-        votes.add(1, 0)
-    for _ in range(n - first - second):
-        votes.add(len(votes.counts) if second else None, 0)
+    for _ in range(standing.first):
+        votes.add(0, 0, standing.first_weight)
+    for _ in range(standing.second):
+        votes.add(1, 0, standing.second_weight)
+    for _ in range(standing.n - standing.first - standing.second):
+        votes.add(len(votes.counts) if standing.second else None, 0, standing.second_weight)
     return votes
 
 
-def _play(rule: StopRule, votes: Votes, random: Random) -> int:
+def _play(rule: StopRule, standing: Standing, max_samples: int, random: Random) -> int:
     """Samples of one continuation until the rule stops it, or the budget does."""
-    first, second = votes.top_two()
-    counts = (first, second, votes.n - first - second)
+    votes = _votes_like(standing, max_samples)
+    counts = (standing.first, standing.second, standing.n - standing.first - standing.second)
+    weights = (standing.first_weight, standing.second_weight, standing.second_weight)
     shares = [random.gammavariate(count + 0.5, 1.0) for count in counts]
     whole = sum(shares)
     come = 0
     while votes.remaining:
         draw = random.random() * whole
         group = 0 if draw < shares[0] else 1 if draw < shares[0] + shares[1] else 2
-        votes.add(min(group, len(votes.counts)) if group < 2 else len(votes.counts), 0)
+        answer = min(group, len(votes.counts)) if group < 2 else len(votes.counts)
+        votes.add(answer, 0, weights[group])
         come += 1
         if rule.decide(votes).stop is not None:
             break

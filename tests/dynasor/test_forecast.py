@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from certaindex.stopping import parse_rule
 from certaindex.votes import Votes
-from dynasor.scheduling.forecast import Forecast, samples_to_come
+from dynasor.scheduling.forecast import Forecast, Standing, samples_to_come, standing_of
 
 DEFAULT, FIXED = parse_rule("default"), parse_rule("fixed")
 
@@ -21,19 +21,19 @@ def votes_of(text, max_samples=16, tokens=100):
 
 def test_a_rule_that_never_stops_early_takes_the_whole_budget():
     for n in (0, 5, 15, 16):
-        assert samples_to_come(FIXED, n, 0, n, 16) == 16 - n
+        assert samples_to_come(FIXED, Standing(n, 0, n), 16) == 16 - n
 
 
 def test_agreement_is_nearer_to_its_end_than_a_tie():
-    agreed = samples_to_come(DEFAULT, 3, 0, 3, 16)
-    tied = samples_to_come(DEFAULT, 2, 2, 4, 16)
+    agreed = samples_to_come(DEFAULT, Standing(3, 0, 3), 16)
+    tied = samples_to_come(DEFAULT, Standing(2, 2, 4), 16)
     assert 1 <= agreed < tied
 
 
 def test_the_same_state_has_the_same_forecast():
-    first = samples_to_come(DEFAULT, 2, 1, 3, 16)
+    first = samples_to_come(DEFAULT, Standing(2, 1, 3), 16)
     samples_to_come.cache_clear()
-    assert samples_to_come(DEFAULT, 2, 1, 3, 16) == first
+    assert samples_to_come(DEFAULT, Standing(2, 1, 3), 16) == first
 
 
 @given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 6), st.integers(1, 24))
@@ -41,8 +41,21 @@ def test_the_same_state_has_the_same_forecast():
 def test_samples_to_come_fit_the_budget(first, second, others, max_samples):
     first, second = max(first, second), min(first, second)
     n = first + second + others
-    expected = samples_to_come(DEFAULT, first, second, n, max_samples)
+    expected = samples_to_come(DEFAULT, Standing(first, second, n), max_samples)
     assert (expected == 0) if n >= max_samples else (1 <= expected <= max_samples - n)
+
+
+def test_surer_votes_settle_a_query_sooner():
+    rule = parse_rule("evidence:4")
+    doubtful, sure = Standing(1, 0, 1, 0.5), Standing(1, 0, 1, 2.0)
+    assert samples_to_come(rule, sure, 16) < samples_to_come(rule, doubtful, 16)
+
+
+def test_the_heaviest_answers_stand_first():
+    votes = Votes(max_samples=16)
+    for group, weight in ((0, 0.3), (0, 0.3), (1, 2.1), (2, 0.1)):
+        votes.add(group, 10, weight)
+    assert standing_of(votes) == Standing(1, 2, 4, 2.0, 0.25)
 
 
 def test_tokens_are_the_query_s_own_drawn_towards_all_others():

@@ -8,7 +8,7 @@ from certaindex.groups import AnswerGroups, ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import LiveQuery
 from dynasor.load_wave import LoadWave, fewest
-from dynasor.scheduling.forecast import samples_to_come
+from dynasor.scheduling.forecast import Standing, samples_to_come
 
 RULE = parse_rule("certaindex:0.9,min=3")
 
@@ -47,7 +47,7 @@ def test_then_it_gets_what_the_rule_is_expected_to_ask_for():
     allocator, asked = LoadWave(RULE, slots=128), query()
     allocator.admit(asked)
     answer(asked, "a", "a", "b")
-    expected = samples_to_come(RULE, 2, 1, 3, 16)
+    expected = samples_to_come(RULE, Standing(2, 1, 3), 16)
     assert expected > 4, "two answers differ: it will take a while"
     assert expected <= granted(allocator, asked) < expected + 1
 

@@ -14,7 +14,7 @@ from dynasor.bench.online_plan import (
 from dynasor.bench.systems import all_systems, choose_systems
 from dynasor.errors import ConfigError
 
-SYSTEMS = {system.name: system for system in all_systems("default", 4)}
+SYSTEMS = {system.name: system for system in all_systems("default", 4, evidence=True)}
 LADDER = Ladder(rates=(1, 2, 4, 8), scale=5, scale_rate=1, repeats=1, refine=0, scales=0)
 
 

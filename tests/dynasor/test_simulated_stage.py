@@ -24,7 +24,9 @@ from dynasor.scheduling.queue import Aging
 from dynasor.traces import TraceSample, TraceWriter
 
 SAMPLES, TOKENS, STEP = 8, 50, 0.01
-SYSTEMS = {system.name: system for system in all_systems("adaptive-consistency:0.95", 4)}
+SYSTEMS = {
+    system.name: system for system in all_systems("adaptive-consistency:0.95", 4, evidence=False)
+}
 CLUSTER = Cluster(ReplicaSettings(StepTime(STEP), max_running=16))
 PROFILE = Profile(
     factors=(0.5, 1, 2, 4),
@@ -73,6 +75,7 @@ def stage():
         alone=3,
         chats=0.0,
         aging=Aging(),
+        weigh=None,
     )
 
 
