@@ -186,12 +186,12 @@ def cautions(score: Score, sets: list[dict[int, Runs]]) -> dict[int, float]:
     for budget in sorted({budget for runs in sets for budget in runs}):
         having = [runs[budget] for runs in sets if budget in runs]
         scores = [score(runs.inputs) for runs in having]
-        for caution in np.arange(6.0, -6.05, -0.1):
+        for caution in np.arange(6.0, -6.01, -0.02):
             pairs = zip(scores, having, strict=True)
             lost = [max(0.0, hard_loss(values + caution, runs)) for values, runs in pairs]
             if np.mean(lost) > ALLOWED:
                 break
-            chosen[budget] = round(float(caution), 1)
+            chosen[budget] = round(float(caution), 2)
     return chosen
 
 

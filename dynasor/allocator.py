@@ -119,8 +119,14 @@ class PerQuery:
         """Fill up the waves of the queries that were reviewed."""
         news, self._news = self._news, []
         return [
-            Grant(query, self._wave - len(query.in_flight)) for query in news if not query.stopping
+            Grant(query, free)
+            for query in news
+            if not query.stopping and (free := self.wave_of(query) - len(query.in_flight)) > 0
         ]
+
+    def wave_of(self, query: LiveQuery) -> int:
+        """Samples that a query should have in flight now."""
+        return self._wave
 
     def spent(self) -> list[LiveQuery]:
         """None: each query has a budget of its own."""

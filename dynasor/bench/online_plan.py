@@ -18,6 +18,9 @@ from dynasor.bench.slo import TARGET, attainment, quantile
 from dynasor.bench.systems import OnlineSystem
 from dynasor.errors import ConfigError
 
+PLACES = 64
+"""Requests in the batch at once where the settings do not say: on few cores a larger batch slows each
+step down more than it serves."""
 GIVE_UP = 0.6
 """Attainment below which no higher rate is tried."""
 BEYOND = 1.4

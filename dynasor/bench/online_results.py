@@ -11,6 +11,7 @@ import numpy as np
 from dynasor.bench.online_folder import OnlineFolder, PointResult
 from dynasor.bench.online_plan import Ladder, live_scales, shares
 from dynasor.bench.slo import (
+    CUT_SHORT,
     TARGET,
     Crossing,
     attainment,
@@ -38,6 +39,9 @@ class RateRow:
         mean, p50, p90, p99, longest: latencies from the time at which a query was due.
         queries: that count.
         unfinished: of these, those without an answer when the run was given up.
+        cut_short: of these, those that answered when due with the best so far: not in time.
+        accuracy_change: as for the system, of the runs at this rate alone.
+        accuracy_change_interval: of that.
         queries_per_second: answered, over the runs.
         tokens_per_second: output tokens of the answered, over the runs.
         preemptions: requests that lost their memory, a run.
@@ -57,6 +61,9 @@ class RateRow:
     longest: float | None
     queries: int
     unfinished: int
+    cut_short: int
+    accuracy_change: float | None
+    accuracy_change_interval: Interval | None
     queries_per_second: float
     tokens_per_second: float
     preemptions: float | None
@@ -210,7 +217,7 @@ def _system_row(
         accuracy_change=change,
         accuracy_change_interval=interval,
         tokens=_tokens(_of(folder, name)),
-        rates=tuple(_rate_row(rate, runs, met[rate]) for rate, runs in swept.items()),
+        rates=tuple(_rate_row(rate, runs, met[rate], vanilla) for rate, runs in swept.items()),
         max_rate_at_90=most.value,
         max_rate_is_bound=most.bound,
         max_rate_interval=rate_interval(met),
@@ -262,11 +269,17 @@ def _tokens(results: Sequence[PointResult]) -> float | None:
     return float(np.mean([np.mean(tokens) for tokens in by_question.values()]))
 
 
-def _rate_row(rate: float, runs: Sequence[PointResult], met: Sequence[bool]) -> RateRow:
+def _rate_row(
+    rate: float,
+    runs: Sequence[PointResult],
+    met: Sequence[bool],
+    vanilla: Mapping[str, Sequence[bool]] | None,
+) -> RateRow:
     counted = [completion for run in runs for completion in run.counted]
     answered: list[Completion] = [c for run in runs for c in run.completions if c.answered]
     seconds = sum(run.seconds for run in runs)
     latencies = latencies_of(counted)
+    change, interval = _change(_by_question(runs), vanilla)
     return RateRow(
         rate=rate,
         attainment=sum(met) / len(met) if met else None,
@@ -278,6 +291,9 @@ def _rate_row(rate: float, runs: Sequence[PointResult], met: Sequence[bool]) -> 
         longest=latencies.longest,
         queries=len(counted),
         unfinished=sum(not completion.answered for completion in counted),
+        cut_short=sum(completion.reason == CUT_SHORT for completion in counted),
+        accuracy_change=change,
+        accuracy_change_interval=interval,
         queries_per_second=len(answered) / seconds,
         tokens_per_second=sum(completion.tokens for completion in answered) / seconds,
         preemptions=_mean(runs, "preemptions"),

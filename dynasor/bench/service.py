@@ -15,7 +15,7 @@ from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival
 from dynasor.config import Config
 from dynasor.engines.base import Engine
-from dynasor.load_wave import LoadWave
+from dynasor.forecast_wave import ForecastWave
 from dynasor.runtime import Observer, Outcome, Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
 from dynasor.scheduling.gang import Hints
@@ -24,17 +24,16 @@ from dynasor.suites import Suite
 _ONE_SAMPLE = "fixed:1"
 
 
-def allocator_of(system: OnlineSystem, samples: int, slots: int) -> Allocator:
+def allocator_of(system: OnlineSystem, samples: int) -> Allocator:
     """A fresh allocator with the rule and the wave of a system.
 
     Args:
         system: how to serve.
         samples: full budget of a query.
-        slots: requests that run at once.
     """
     rule = parse_rule(system.stop_rule(samples))
-    if system.wave == "load":
-        return LoadWave(cast(HashableRule, rule), slots)
+    if system.wave == "forecast":
+        return ForecastWave(cast(HashableRule, rule))
     return PerQuery(rule, samples if system.wave == "all" else system.wave)
 
 
@@ -86,7 +85,7 @@ class Service:
         rule = parse_rule(system.stop_rule(config.algorithm.samples))
         self._queries = self._runtime(
             rule,
-            allocator_of(system, config.algorithm.samples, engine.capacity().max_running),
+            allocator_of(system, config.algorithm.samples),
             observer,
         )
         chat = parse_rule(_ONE_SAMPLE)

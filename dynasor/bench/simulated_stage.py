@@ -12,7 +12,6 @@ import numpy as np
 
 from algorithms.self_consistency import Weigh
 from certaindex.stopping import parse_rule
-from dynasor.allocator import Allocator
 from dynasor.bench.arrivals import CHAT, group_of
 from dynasor.bench.live_run import Keep
 from dynasor.bench.online import StageRun
@@ -157,7 +156,7 @@ class SimulatedStage:
             workload,
             self._questions,
             replace(self._cluster, replicas=replicas),
-            self._allocator(system, replicas),
+            allocator_of(system, self._samples),
             samples=self._samples,
             policy=system.policy,
             aging=self._aging,
@@ -166,10 +165,6 @@ class SimulatedStage:
             weigh=self._weigh if system.weighs else None,
             seed=seed,
         )
-
-    def _allocator(self, system: OnlineSystem, replicas: int) -> Allocator:
-        slots = self._cluster.replica.max_running * replicas
-        return allocator_of(system, self._samples, slots)
 
     def _forecast(self, system: OnlineSystem) -> Forecast | None:
         if system.hints != "forecast":

@@ -1,7 +1,8 @@
 """Service level: which share of the queries was in time, and how far the rate or the SLO can go.
 
-An answer is in time if its latency is at most the SLO scale times the unloaded latency of its class.
-Attainment is the share of answers in time.
+An answer is in time if its latency is at most the SLO scale times the unloaded latency of its class,
+and if it was not cut short because it was due: else whoever answers early enough would be in time at
+any rate. Attainment is the share of answers in time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dynasor.intervals import Interval
 
 TARGET = 0.9
 """Attainment that a service promises."""
+CUT_SHORT = "deadline"
+"""Why a query ended that gave the best answer so far when it was due."""
 _DRAWS = 1000
 
 
@@ -79,8 +82,8 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def slowdown(completion: Completion, unloaded: Mapping[str, float]) -> float:
-    """Latency over the unloaded latency of its class; infinite where there was no answer."""
-    if not completion.answered:
+    """Latency over the unloaded latency of its class; infinite without an answer of full quality."""
+    if not completion.answered or completion.reason == CUT_SHORT:
         return float("inf")
     return completion.latency / unloaded[completion.arrival.group]
 

@@ -23,8 +23,8 @@ class OnlineSystem:
     Attributes:
         name: in tables, pictures and for `--system`.
         rule: stop rule, or `full` for all samples of the budget.
-        wave: samples of a query in flight; `all` of them, or by forecast and `load` (see
-            `dynasor.load_wave`).
+        wave: samples of a query in flight; `all` of them, or by `forecast` (see
+            `dynasor.forecast_wave`).
         policy: `[scheduler] policy`; `vllm` is vLLM's own order of arrival.
         hints: what the scheduler is told of a query. `rank`: how long its samples will be, guessed
             from the prompt's length; `forecast`: the tokens that are still expected, from its
@@ -36,7 +36,7 @@ class OnlineSystem:
 
     name: str
     rule: str
-    wave: int | Literal["all", "load"]
+    wave: int | Literal["all", "forecast"]
     policy: str
     hints: Hinting
     meaning: str
@@ -55,14 +55,14 @@ def all_systems(rule: str, wave: int, *, evidence: bool) -> tuple[OnlineSystem, 
 
     Args:
         rule: the two-sided stop rule.
-        wave: samples in flight of those systems that stop early and do not look at the load.
+        wave: samples in flight of those systems that stop early and do not foresee it.
         evidence: whether it is known what likelihoods say of this model; then ours weighs its votes
             by them and stops by the lead in evidence.
     """
     one, two = ONE_SIDED, rule
     last = BY_EVIDENCE if evidence else rule
     ours = OnlineSystem(
-        OURS, last, "load", "default", "forecast", "answers when due", evidence, when_due=True
+        OURS, last, "forecast", "default", "forecast", "answers when due", evidence, when_due=True
     )
     weighed = OnlineSystem(
         "+evidence", BY_EVIDENCE, wave, "gang-srpt", "forecast", "weighs votes by likelihood", True
@@ -81,7 +81,7 @@ def all_systems(rule: str, wave: int, *, evidence: bool) -> tuple[OnlineSystem, 
             ours,
             name="+wave",
             policy="gang-srpt",
-            meaning="wave by forecast and load",
+            meaning="wave by forecast",
             when_due=False,
         ),
         ours,

@@ -95,6 +95,10 @@ def bench_online(
     wave: Annotated[
         int, typer.Option("--wave", help="Samples in flight of a query that may stop early.")
     ] = 4,
+    max_running: Annotated[
+        int | None,
+        typer.Option("--max-running", help="Requests in the batch at once.", show_default="64"),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder; the same command goes on there.")
     ] = Path("runs/online"),
@@ -135,7 +139,7 @@ def bench_online(
 
     from dynasor.bench.arrivals import parse_traffic
     from dynasor.bench.online import Benchmark
-    from dynasor.bench.online_plan import check_rates, check_scale
+    from dynasor.bench.online_plan import PLACES, check_rates, check_scale
     from dynasor.bench.simulated_bench import can_simulate, open_simulation
     from dynasor.bench.systems import all_systems, choose_systems
     from dynasor.commands.engine import run
@@ -156,7 +160,11 @@ def bench_online(
         rule=rule,
         tune_cpu=tune_cpu,
     )
+    given["engine"]["max_running"] = max_running
     settings = bench_seed(load_config(config, given))
+    if "max_running" not in settings.engine.model_fields_set:
+        engine_settings = settings.engine.model_copy(update={"max_running": PLACES})
+        settings = settings.model_copy(update={"engine": engine_settings})
     if settings.engine.kind == "replay":
         raise ConfigError("--engine replay: a recording has no load; use vllm or openai")
     if not 0 <= chats < 1:

@@ -140,8 +140,8 @@ def _systems(report: OnlineReport) -> Table:
 def _rates(system: SystemRow, scale: float) -> Table:
     table = Table(title=system.name, title_justify="left")
     headings = (
-        "rate, 1/s|in time %|mean, s|p50|p90|p99|longest|queries|without answer|"
-        "queries/s|tokens/s|preemptions|recomputed|KV peak %"
+        "rate, 1/s|in time %|mean, s|p50|p90|p99|longest|queries|cut short|without answer|"
+        "change, points|queries/s|tokens/s|preemptions|recomputed|KV peak %"
     )
     for heading in headings.split("|"):
         table.add_column(heading, justify="right")
@@ -156,7 +156,11 @@ def _rate_cells(row: RateRow) -> list[str]:
         _share(row.attainment),
         *(_seconds(x) for x in (row.mean, row.p50, row.p90, row.p99, row.longest)),
         str(row.queries),
+        str(row.cut_short),
         str(row.unfinished),
+        "-"
+        if row.accuracy_change is None
+        else f"{row.accuracy_change:+.1f}{_interval(row.accuracy_change_interval, 1)}",
         f"{row.queries_per_second:.2f}",
         f"{row.tokens_per_second:,.0f}",
         "-" if row.preemptions is None else f"{row.preemptions:.0f}",

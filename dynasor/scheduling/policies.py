@@ -175,7 +175,7 @@ _KNOWN: tuple[type[Policy], ...] = (
 )
 POLICIES: Mapping[str, type[Policy]] = {policy.name: policy for policy in _KNOWN}
 """Name -> policy."""
-DEFAULT = FeasibleSrpt.name
+DEFAULT = GangSrpt.name
 
 
 def parse_policy(name: str) -> Policy:

@@ -32,7 +32,7 @@ FRESH = gang("fresh", 5.0)
         ("gang-srpt", "late lost middle fresh early"),
         ("deadline", "late middle fresh early lost"),
         ("feasible-srpt", "late middle fresh early lost"),
-        ("default", "late middle fresh early lost"),
+        ("default", "late lost middle fresh early"),
     ],
 )
 def test_the_order_of_a_policy(policy, order):

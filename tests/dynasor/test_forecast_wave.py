@@ -7,7 +7,7 @@ from algorithms.self_consistency import SelfConsistency
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import LiveQuery
-from dynasor.load_wave import LoadWave, fewest
+from dynasor.forecast_wave import ForecastWave, fewest
 from dynasor.scheduling.forecast import Standing, samples_to_come
 
 RULE = parse_rule("certaindex:0.9,min=3")
@@ -37,14 +37,14 @@ def answer(asked, *answers):
 
 @pytest.mark.parametrize(("rule", "least"), [("certaindex:0.9,min=3", 3), ("fixed:16", 16)])
 def test_a_query_first_gets_what_its_rule_asks_for_at_least(rule, least):
-    allocator, asked = LoadWave(parse_rule(rule), slots=128), query()
+    allocator, asked = ForecastWave(parse_rule(rule)), query()
     allocator.admit(asked)
     assert fewest(parse_rule(rule), 16) == least
     assert granted(allocator, asked) == least
 
 
 def test_then_it_gets_what_the_rule_is_expected_to_ask_for():
-    allocator, asked = LoadWave(RULE, slots=128), query()
+    allocator, asked = ForecastWave(RULE), query()
     allocator.admit(asked)
     answer(asked, "a", "a", "b")
     expected = samples_to_come(RULE, Standing(2, 1, 3), 16)
@@ -53,23 +53,9 @@ def test_then_it_gets_what_the_rule_is_expected_to_ask_for():
 
 
 def test_what_is_in_flight_counts():
-    allocator, asked = LoadWave(RULE, slots=128), query()
+    allocator, asked = ForecastWave(RULE), query()
     allocator.admit(asked)
     asked.in_flight = {"q#0", "q#1"}
     assert granted(allocator, asked) == 1
     asked.in_flight = {"q#0", "q#1", "q#2"}
     assert granted(allocator, asked) == 0
-
-
-def test_under_load_the_slots_are_shared_but_each_query_has_one():
-    allocator = LoadWave(RULE, slots=8)
-    crowd = [query(f"q{i}") for i in range(4)]
-    for asked in crowd:
-        allocator.admit(asked)
-    assert granted(allocator, crowd[0]) == 2
-    for asked in (more := [query(f"m{i}") for i in range(20)]):
-        allocator.admit(asked)
-    assert granted(allocator, crowd[1]) == 1
-    for asked in (*more, *crowd[1:]):
-        allocator.release(asked)
-    assert granted(allocator, crowd[0]) == 3

@@ -1,9 +1,9 @@
-"""An allocator whose wave is what a query will probably need, as far as the engine has room for it.
+"""An allocator whose wave is what a query will probably need.
 
 A larger wave answers sooner and is paid with samples that are cut, or end in vain, when the query
 stops. So a query first gets as many samples as its rule asks for at least, and after each answer as
 many as the rule is expected to ask for yet: a clear question is answered in one round, an unclear one
-in few. Under load it is other queries that wait for those samples; then the slots are shared out.
+in few. What does not fit into the engine waits there, where the order of the queries decides.
 """
 
 from __future__ import annotations
@@ -12,41 +12,24 @@ from functools import lru_cache
 from math import ceil
 
 from certaindex.votes import Votes
-from dynasor.allocator import Grant, LiveQuery, PerQuery
+from dynasor.allocator import LiveQuery, PerQuery
 from dynasor.scheduling.forecast import HashableRule, samples_to_come, standing_of
 
 
-class LoadWave(PerQuery):
-    """A stop rule for each query alone, with a wave by forecast and load.
+class ForecastWave(PerQuery):
+    """A stop rule for each query alone, with a wave by forecast.
 
     Args:
         rule: when a query stops.
-        slots: requests that the engine runs at once.
     """
 
-    def __init__(self, rule: HashableRule, slots: int) -> None:
+    def __init__(self, rule: HashableRule) -> None:
         super().__init__(rule, wave=1)
         self._asks = rule
-        self._slots = slots
-        self._live = 0
 
-    def admit(self, query: LiveQuery) -> None:
-        """One more shares the slots."""
-        self._live += 1
-
-    def grants(self) -> list[Grant]:
-        """Fill up the waves of the queries that were reviewed."""
-        share = max(1, self._slots // max(1, self._live))
-        granted = []
-        for query, _ in super().grants():
-            wave = min(share, wanted(self._asks, query.program.votes()))
-            if wave > len(query.in_flight):
-                granted.append(Grant(query, wave - len(query.in_flight)))
-        return granted
-
-    def release(self, query: LiveQuery) -> None:
-        """One less shares the slots."""
-        self._live -= 1
+    def wave_of(self, query: LiveQuery) -> int:
+        """Samples that it should have in flight now."""
+        return wanted(self._asks, query.program.votes())
 
 
 def wanted(rule: HashableRule, votes: Votes) -> int:
