@@ -16,6 +16,7 @@ from dynasor.commands.options import (
     BenchSeedOption,
     ConfigOption,
     EngineOption,
+    EvidenceOption,
     InstructionOption,
     JsonOption,
     MaxTokensOption,
@@ -24,6 +25,7 @@ from dynasor.commands.options import (
     TemperatureOption,
     TuneOption,
     WaveOption,
+    WeighOption,
     bench_seed,
     overrides,
 )
@@ -82,6 +84,8 @@ def bench(
         str | None, typer.Option(help="How answers are read: boxed, gsm8k, choice, number, math...")
     ] = None,
     instruction: InstructionOption = None,
+    weigh: WeighOption = None,
+    evidence: EvidenceOption = None,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -117,6 +121,8 @@ def bench(
         budget=budget,
         extractor=extractor,
         instruction=instruction,
+        weigh=weigh,
+        evidence=evidence,
         tune_cpu=tune_cpu,
     )
     settings = bench_seed(load_config(config, given))

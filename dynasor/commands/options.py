@@ -62,6 +62,20 @@ TuneOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
+WeighOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weigh", help="Weigh votes by: evidence, mean, lowest_group, tail, bottom_tenth."
+    ),
+]
+EvidenceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--evidence",
+        help="What `dynasor evidence` learned of the model, for --weigh evidence.",
+        show_default="the embedded model's own",
+    ),
+]
 InstructionOption = Annotated[
     str | None,
     typer.Option(

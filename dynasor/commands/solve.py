@@ -11,6 +11,7 @@ from dynasor.commands.options import (
     BaseUrlOption,
     ConfigOption,
     EngineOption,
+    EvidenceOption,
     JsonOption,
     MaxTokensOption,
     ModelOption,
@@ -19,6 +20,7 @@ from dynasor.commands.options import (
     TemperatureOption,
     TuneOption,
     WaveOption,
+    WeighOption,
     overrides,
 )
 
@@ -46,6 +48,8 @@ def solve(
     temperature: TemperatureOption = None,
     max_tokens: MaxTokensOption = None,
     wave: WaveOption = None,
+    weigh: WeighOption = None,
+    evidence: EvidenceOption = None,
     seed: SeedOption = None,
     tune_cpu: TuneOption = True,
     as_json: JsonOption = False,
@@ -78,6 +82,8 @@ def solve(
         wave=wave,
         seed=seed,
         rule=rule,
+        weigh=weigh,
+        evidence=evidence,
         tune_cpu=tune_cpu,
     )
     settings = load_config(config, given)
