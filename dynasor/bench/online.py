@@ -82,6 +82,7 @@ class Benchmark:
         profile: how thorough.
         scale: SLO scale of the sweep over rates.
         rates: arrivals a second, or None for the profile's factors of vanilla's capacity.
+        scale_rate: the rate of `rates` at which the tightest scale is looked for; None for the lowest.
         chats: share of plain chats.
         seed: of the traffic.
     """
@@ -92,6 +93,7 @@ class Benchmark:
     profile: Profile
     scale: float
     rates: tuple[float, ...] | None
+    scale_rate: float | None
     chats: float
     seed: int
 
@@ -99,7 +101,7 @@ class Benchmark:
         """The rates in arrivals a second."""
         profile, capacity = self.profile, reference.capacity
         if self.rates is not None:
-            rates, scale_rate = self.rates, self.rates[0]
+            rates, scale_rate = self.rates, self.scale_rate or self.rates[0]
         else:
             assert capacity is not None, "it is measured where no rates are given"
             rates = tuple(round_figures(factor * capacity) for factor in profile.factors)

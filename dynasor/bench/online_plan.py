@@ -83,7 +83,7 @@ PROFILES: Mapping[str, Profile] = {
         repeats=1,
         refine=0,
         scales=1,
-        alone=2,
+        alone=3,
         saturated=8,
         systems=("vanilla", "ours"),
     ),
@@ -137,6 +137,17 @@ def check_rates(rates: Sequence[float]) -> tuple[float, ...]:
     if not rates:
         raise ConfigError("--rates is empty: give one rate or more")
     return tuple(sorted(set(rates)))
+
+
+def check_scale_rate(rate: float | None, rates: Sequence[float] | None) -> float | None:
+    """The rate at which scales are compared.
+
+    Raises:
+        ConfigError: if it is not one of the rates.
+    """
+    if rate is not None and rate not in (rates or ()):
+        raise ConfigError(f"--scale-rate {rate:g}: must be one of --rates")
+    return rate
 
 
 def check_scale(scale: float) -> float:

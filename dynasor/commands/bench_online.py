@@ -17,6 +17,7 @@ from dynasor.commands.options import (
     BenchSeedOption,
     ConfigOption,
     EngineOption,
+    EvidenceOption,
     JsonOption,
     MaxTokensOption,
     ModelOption,
@@ -61,6 +62,14 @@ def bench_online(
             "--rates",
             help="Arrivals a second, such as 0.5,1,2.",
             show_default="factors of vanilla's measured capacity",
+        ),
+    ] = None,
+    scale_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--scale-rate",
+            help="The one of --rates at which the tightest SLO is looked for.",
+            show_default="the lowest",
         ),
     ] = None,
     slo_scale: Annotated[
@@ -124,6 +133,7 @@ def bench_online(
     base_url: BaseUrlOption = None,
     samples: SamplesOption = None,
     temperature: TemperatureOption = None,
+    evidence: EvidenceOption = None,
     max_tokens: MaxTokensOption = None,
     seed: BenchSeedOption = None,
     tune_cpu: TuneOption = True,
@@ -139,7 +149,7 @@ def bench_online(
 
     from dynasor.bench.arrivals import parse_traffic
     from dynasor.bench.online import Benchmark
-    from dynasor.bench.online_plan import PLACES, check_rates, check_scale
+    from dynasor.bench.online_plan import PLACES, check_rates, check_scale, check_scale_rate
     from dynasor.bench.simulated_bench import can_simulate, open_simulation
     from dynasor.bench.systems import all_systems, choose_systems
     from dynasor.commands.engine import run
@@ -158,6 +168,7 @@ def bench_online(
         wave=wave,
         seed=seed,
         rule=rule,
+        evidence=evidence,
         tune_cpu=tune_cpu,
     )
     given["engine"]["max_running"] = max_running
@@ -170,7 +181,9 @@ def bench_online(
     if not 0 <= chats < 1:
         raise ConfigError(f"--chats {chats:g}: must be 0 or more and below 1")
     chosen = _profile(profile, duration, warm_up, cool_down, repeats)
-    learned = evidence_of(settings)
+    # Recorded samples may be of any model: what is known of the configured one may not fit them.
+    fits = simulated is None or settings.algorithm.evidence is not None
+    learned = evidence_of(settings) if fits else None
     known = all_systems(
         settings.allocator.rule, settings.allocator.wave, evidence=learned is not None
     )
@@ -187,13 +200,15 @@ def bench_online(
         raise ConfigError("--traces and --replicas: only with --simulated")
     else:
         virtual, questions = None, load_suite(suite, limit=limit)
+    given_rates = None if rates is None else check_rates(_numbers(rates))
     benchmark = Benchmark(
         systems=tuple(choose_systems(known, system or chosen.systems)),
         suite=questions,
         traffic=parse_traffic(traffic),
         profile=chosen,
         scale=check_scale(slo_scale),
-        rates=None if rates is None else check_rates(_numbers(rates)),
+        rates=given_rates,
+        scale_rate=check_scale_rate(scale_rate, given_rates),
         chats=chats,
         seed=settings.algorithm.seed or 0,
     )

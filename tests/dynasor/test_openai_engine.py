@@ -98,6 +98,14 @@ async def test_confidence_has_one_value_a_token(engine, prompt):
     assert list(progress[0].confidence) == list(end.confidence)[: progress[0].tokens]
 
 
+@pytest.mark.parametrize("prompt", [QUESTION, "1 + 1 ="])
+async def test_likelihood_has_one_value_a_token(engine, prompt):
+    end = await end_of(engine, ask(prompt=prompt, logprobs=True, max_tokens=12))
+    assert len(end.logprobs) == end.tokens == 12
+    assert all(value <= 0 for value in end.logprobs)
+    assert end.confidence is None
+
+
 async def test_cutting_frees_the_server(engine, vllm_server):
     before = vllm_server.metric("vllm:generation_tokens_total")
     # Outside of its training the model repeats itself to the end of its context.
@@ -136,6 +144,17 @@ async def test_a_wrong_model_is_named_with_those_there_are(vllm_server):
 
 async def test_any_client_can_use_gangs_of_the_server(vllm_server):
     """The official client, hints in `vllm_xargs`, behind a full batch."""
+    for _ in range(4):  # on a busy machine the batch may be over before all have come
+        order = await _race_at_the_server(vllm_server)
+        if order:
+            break
+    assert order, "in no attempt was the batch full while all came"
+    assert order.index("short") < order.index("long")
+    assert set(order) == {"busy", "long", "short", "broken"}
+
+
+async def _race_at_the_server(vllm_server):
+    """Gangs in the order of their first token, or nothing where that shows nothing."""
     client = openai.AsyncOpenAI(base_url=vllm_server.url, api_key="none", timeout=300)
     order = []
 
@@ -158,14 +177,15 @@ async def test_any_client_can_use_gangs_of_the_server(vllm_server):
     async def until(name, least):
         # In a thread: the requests are still being sent.
         while await asyncio.to_thread(vllm_server.metric, name) < least:
-            assert not any(task.done() for task in busy), "the batch was not full while all came"
+            if any(task.done() for task in busy):
+                return False
             await asyncio.sleep(0.05)
+        return True
 
-    await until("vllm:num_requests_running", SLOTS)
+    shows = await until("vllm:num_requests_running", SLOTS)
     hints = {"long": 9000, "short": 90, "broken": "no number"}
     rest = [asyncio.create_task(ask(gang, 40, {"gang_tokens": hints[gang]})) for gang in hints]
-    await until("vllm:num_requests_waiting", len(rest))
+    shows = shows and await until("vllm:num_requests_waiting", len(rest))
     await asyncio.gather(*busy, *rest)
     await client.close()
-    assert order.index("short") < order.index("long")
-    assert set(order) == {"busy", "long", "short", "broken"}
+    return order if shows else []

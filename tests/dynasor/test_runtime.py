@@ -104,6 +104,25 @@ async def test_no_more_queries_at_once_than_admitted():
     assert Counting.most == 6, "three queries of two samples each"
 
 
+@pytest.mark.parametrize("first_ends", [0.05, 0.4])
+async def test_an_answer_is_given_when_due_or_as_soon_as_there_is_one(first_ends):
+    samples = trace("q", ["7"], tokens=round(1000 * first_ends)) + [
+        TraceSample(query="q", sample=1, tokens=10_000_000, answer="8")
+    ]
+    engine = await engine_of(samples, tokens_per_second=1000)
+    runtime = Runtime(engine, PerQuery(parse_rule("fixed:2"), wave=2))
+    outcome = await runtime.solve(program("q", samples=2), due=0.2, when_due=True)
+    assert (outcome.reason, outcome.samples, outcome.answer.value) == ("deadline", 1, "7")
+    assert outcome.seconds >= max(0.19, first_ends) * 0.99
+
+
+async def test_without_leave_to_answer_when_due_the_rule_is_waited_for():
+    engine = await engine_of(trace("q", ["7"] * 4))
+    runtime = Runtime(engine, PerQuery(parse_rule("fixed:4"), wave=1))
+    outcome = await runtime.solve(program("q", 4), due=1e-6)
+    assert (outcome.reason, outcome.samples) == ("complete", 4)
+
+
 async def test_a_failing_request_costs_its_query_one_sample_and_no_other():
     engine = await engine_of(trace("short", ["1", "1"]) + trace("q", ["2"] * 4))
     runtime = Runtime(engine, PerQuery(parse_rule("fixed:4"), wave=1))

@@ -92,6 +92,7 @@ class Quiet:
 
 def benchmark(*names):
     return Benchmark(
+        scale_rate=None,
         systems=tuple(SYSTEMS[name] for name in names),
         suite=suite_of("recorded", questions()),
         traffic=parse_traffic("poisson"),

@@ -332,3 +332,37 @@ def test_a_cluster_is_checked(sizes):
 
 def test_a_workload_without_arrivals_has_no_completions():
     assert run_with([]).completions == []
+
+
+def test_answers_are_given_when_due():
+    rows = one([10, 30, 30, 30], ["7", "8", "8", "8"])
+    due = [Arrival("a", 0.0, "q", "query", "g", 20.0)]
+    rule = parse_rule("fixed:4")
+    for when_due in (False, True):
+        ended = simulate(due, rows, cluster(), PerQuery(rule, 4), samples=4, when_due=when_due)
+        done = ended.completions[0]
+        if when_due:
+            assert (done.reason, done.samples, done.correct) == ("deadline", 1, True)
+            assert done.latency == pytest.approx(19.0)
+        else:
+            assert (done.reason, done.samples) == ("complete", 4)
+
+
+def test_without_an_answer_when_due_the_first_one_is_given():
+    rows = one([50, 90, 90, 90], ["7", "8", "8", "8"])
+    due = [Arrival("a", 0.0, "q", "query", "g", 20.0)]
+    allocator = PerQuery(parse_rule("fixed:4"), 4)
+    done = simulate(due, rows, cluster(), allocator, samples=4, when_due=True).completions[0]
+    assert (done.reason, done.samples) == ("deadline", 1)
+    assert 49 <= done.latency <= 52
+
+
+def test_votes_are_weighed_by_the_recorded_likelihood():
+    rows = collect_questions(
+        TraceSample("q", i, 10, answer=answer, gold="7", prompt_tokens=5, logprobs=[likelihood])
+        for i, (answer, likelihood) in enumerate([("8", -4.0), ("8", -4.0), ("7", -0.1)])
+    )
+    for weigh, right in ((None, False), (lambda sample: -1 / sample.logprobs[0], True)):
+        arrival = [Arrival("a", 0.0, "q", "query", "g", None)]
+        ended = simulate(arrival, rows, cluster(), fixed(3, 3), samples=3, weigh=weigh)
+        assert ended.completions[0].correct is right

@@ -29,8 +29,8 @@ def test_slowdown_is_by_class():
     assert slowdown(completion(3.0, "b"), unloaded) == 6.0
 
 
-@pytest.mark.parametrize("reason", ["failed", "unfinished"])
-def test_no_answer_is_never_in_time(reason):
+@pytest.mark.parametrize("reason", ["failed", "unfinished", "deadline"])
+def test_neither_no_answer_nor_one_cut_short_is_in_time(reason):
     slow = slowdown(completion(0.1, reason=reason), {"a": 1.0})
     assert attainment([slow], 1e9) == 0
 

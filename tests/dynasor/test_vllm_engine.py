@@ -118,6 +118,23 @@ async def test_confidence_of_each_token_where_asked_for(vllm_engine, easy_rows):
     assert all(value > 0 for value in done.confidence)
 
 
+@pytest.mark.parametrize("seed", [None, 7])
+async def test_likelihood_of_each_token_where_asked_for(vllm_engine, easy_rows, seed):
+    sampling = {"logprobs": True, "seed": seed}
+    done = await run(vllm_engine, request(f"p{seed}", easy_rows[0]["question"], sampling=sampling))
+    assert len(done.logprobs) == done.tokens
+    assert all(value <= 0 for value in done.logprobs)
+    assert len(set(done.logprobs)) > 3
+    assert done.confidence is None
+
+
+async def test_likelihoods_come_in_parts_with_progress(vllm_engine, easy_rows):
+    sampling = {"logprobs": True, "top_logprobs": 2, "seed": 7}
+    asked = request("parts", easy_rows[0]["question"], sampling=sampling, report_every=4)
+    done = await run(vllm_engine, asked)
+    assert len(done.logprobs) == len(done.confidence) == done.tokens
+
+
 async def test_a_prefix_is_gone_on_with(vllm_engine, easy_rows):
     question = easy_rows[0]["question"]
     done = await run(vllm_engine, request("p", question, prefix="The answer is \\boxed{"))

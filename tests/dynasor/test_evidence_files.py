@@ -1,0 +1,130 @@
+"""Learning what likelihoods say, the file it is kept in, and the commands around it."""
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from algorithms.program import Generation
+from certaindex.evidence import Evidence
+from dynasor import embedded_model
+from dynasor.config import load_config
+from dynasor.errors import ConfigError, DataError
+from dynasor.learn_evidence import learn_evidence
+from dynasor.replay import collect_queries
+from dynasor.traces import TraceSample, TraceWriter
+from dynasor.vote_weights import evidence_of, read_evidence, weigher
+
+
+def samples(queries=30, each=8, seed=0, telling=True):
+    """Right samples are likelier by two nats, if `telling`."""
+    draw = random.Random(seed)
+    for number in range(queries):
+        for index in range(each):
+            right = draw.random() < 0.7
+            value = draw.gauss(-1.0 if right or not telling else -3.0, 0.5)
+            yield TraceSample(
+                f"q{number}",
+                index,
+                20,
+                answer="7" if right else str(draw.randint(100, 999)),
+                gold="7",
+                logprobs=[min(value, -0.01)],
+            )
+
+
+def test_likelier_samples_that_agree_teach_that_likelihood_tells():
+    lesson = learn_evidence(collect_queries(samples()))
+    assert lesson.queries == 30
+    assert lesson.separation > 0.97
+    assert lesson.evidence.probability(-0.8) > 0.9 > 0.3 > lesson.evidence.probability(-3.0)
+
+
+def test_likelihoods_that_tell_nothing_weigh_alike():
+    lesson = learn_evidence(collect_queries(samples(100, telling=False)))
+    assert lesson.separation == pytest.approx(0.5, abs=0.05)
+    assert abs(lesson.evidence.slope) < 0.25
+
+
+def test_a_sample_does_not_agree_with_itself():
+    rows = [
+        TraceSample(f"q{n}", i, 5, answer=f"{i}", gold="0", logprobs=[-0.1 * (i + 1)])
+        for n in range(40)
+        for i in range(3)
+    ]
+    with pytest.raises(DataError, match="same verdict"):
+        learn_evidence(collect_queries(rows))
+
+
+def test_samples_without_likelihoods_are_refused():
+    rows = list(samples())
+    rows[5] = replace(rows[5], logprobs=None)
+    with pytest.raises(DataError, match="--logprobs"):
+        learn_evidence(collect_queries(rows))
+
+
+def test_the_embedded_model_brings_its_evidence_and_others_need_a_file(tmp_path):
+    config = load_config(overrides={"algorithm": {"weigh": "evidence"}})
+    assert evidence_of(config) == read_evidence(embedded_model.evidence())
+    weigh = weigher(config)
+    sure, doubtful = (
+        weigh(Generation("r", "", 9, logprobs=[value] * 9)) for value in (-0.001, -0.5)
+    )
+    assert sure > 3 > 0.1 > doubtful
+    other = {"algorithm": {"weigh": "evidence"}, "engine": {"model": "./other"}}
+    with pytest.raises(ConfigError, match=r"needs algorithm\.evidence"):
+        weigher(load_config(overrides=other))
+    with pytest.raises(ConfigError, match=r"No such file.*dynasor evidence"):
+        read_evidence(tmp_path / "none.json")
+    (tmp_path / "odd.json").write_text('{"center": 1}')
+    with pytest.raises(ConfigError, match="must be an object with center"):
+        read_evidence(tmp_path / "odd.json")
+
+
+def dynasor(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "dynasor.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_command_learns_and_replay_uses_it(tmp_path):
+    trace, file = tmp_path / "samples.jsonl", tmp_path / "evidence.json"
+    writer = TraceWriter(trace)
+    for sample in samples(40):
+        writer.write(sample)
+    writer.close()
+    done = dynasor("evidence", trace, "--out", file, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["separation"] > 0.95
+    learned = Evidence.from_json(file.read_text())
+    assert learned.samples == 320
+    assert told["evidence"]["slope"] == learned.slope
+    rules = ("--rule", "evidence:2", "--orders", 20, "--json")
+    plain = json.loads(dynasor("replay", trace, *rules).stdout)["rules"][0]
+    weighed = json.loads(dynasor("replay", trace, *rules, "--evidence", file).stdout)["rules"][0]
+    assert weighed["tokens"] < 0.9 * plain["tokens"]
+    assert weighed["accuracy"] >= plain["accuracy"] - 0.02
+
+
+def test_bad_input_is_told_in_a_line(tmp_path):
+    trace = tmp_path / "samples.jsonl"
+    writer = TraceWriter(trace)
+    writer.write(TraceSample("q", 0, 5, answer="1", gold="1"))
+    writer.close()
+    for arguments, said in (
+        (("evidence", trace), "--logprobs"),
+        (("evidence", tmp_path / "none.jsonl"), "none.jsonl"),
+        (("replay", trace, "--evidence", tmp_path / "none.json"), "none.json"),
+        (("bench", "embedded", "--weigh", "guess"), "weigh"),
+    ):
+        done = dynasor(*arguments)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+        assert said in done.stderr
