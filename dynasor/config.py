@@ -100,7 +100,7 @@ class AlgorithmConfig(_Section):
         description="weigh votes by this statistic of token confidence, or by the evidence of their "
         "likelihood",
     )
-    evidence: Path | None = Field(
+    evidence: str | None = Field(
         None,
         description="what `dynasor evidence` learned of the model, for `weigh = evidence`; the "
         "embedded model brings its own",

@@ -50,10 +50,9 @@ def evidence_of(config: Config) -> Evidence | None:
     Raises:
         ConfigError: if the file cannot be read.
     """
-    path = config.algorithm.evidence
-    if path is None and config.is_embedded:
-        path = embedded_model.evidence()
-    return None if path is None else read_evidence(path)
+    if config.algorithm.evidence is not None:
+        return read_evidence(Path(config.algorithm.evidence))
+    return read_evidence(embedded_model.evidence()) if config.is_embedded else None
 
 
 @lru_cache(maxsize=8)

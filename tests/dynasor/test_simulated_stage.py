@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from certaindex.evidence import Evidence
 from dynasor.bench.arrivals import parse_traffic
 from dynasor.bench.online import Benchmark, run_online
 from dynasor.bench.online_folder import OnlineFolder
@@ -192,3 +194,25 @@ def test_the_command_runs_in_virtual_time(tmp_path):
     report = json.loads(result.stdout)
     assert [system["name"] for system in report["systems"]] == ["vanilla", "ours"]
     assert report["rate_ratio"] > 1.3
+
+
+def test_recorded_likelihoods_are_weighed_by_a_file_that_is_given(tmp_path):
+    traces, calibration = tmp_path / "traces.jsonl", tmp_path / "engine.json"
+    with TraceWriter(traces) as writer:
+        for sample in rows():
+            writer.write(replace(sample, logprobs=[-0.1 if sample.answer == "1" else -3.0]))
+    Calibration("m", "h", StepTime(STEP), 100, 0.0, 16, 8192, 10_000, 16).write(calibration)
+    evidence = tmp_path / "evidence.json"
+    evidence.write_text(Evidence(-1.5, 1.0, 5.0, 0.0, 100).to_json())
+
+    def tokens(*more):
+        result = subprocess.run(
+            [sys.executable, "-m", "dynasor.cli", "bench", "online", "--simulated",
+             str(calibration), "--traces", str(traces), "-n", str(SAMPLES), "--rates", "0.5",
+             "--system", "+wave", "--out", str(tmp_path / f"out{len(more)}"), "--json", *more],
+            capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)["systems"][0]["tokens"]
+
+    assert tokens("--evidence", str(evidence)) < 0.8 * tokens()
