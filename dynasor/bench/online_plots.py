@@ -192,7 +192,7 @@ def _log_rates(axes: Axes, report: OnlineReport) -> None:
     axes.set_xscale("log")
     ticks: list[float] = []
     for rate in rates:
-        if not ticks or rate / ticks[-1] > 1.12:
+        if not ticks or rate / ticks[-1] > 1.22:
             ticks.append(rate)
     axes.set_xticks(ticks, [f"{rate:.3g}" for rate in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
