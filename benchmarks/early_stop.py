@@ -15,8 +15,10 @@ from algorithms.program import Progress, Request, Sampling
 from dynasor.config import SchedulerConfig
 from dynasor.embedded_model import path as embedded_model
 from dynasor.engines.vllm import VLLMEngine
+from dynasor.suites import load_suite
 
-ENDLESS = Sampling(temperature=2.0, max_tokens=900)  # at this temperature it hardly ever ends
+LONG = next(query for query in load_suite("embedded").queries if query.meta["level"] == 5)
+PROMPT = ({"role": "user", "content": LONG.question},)  # some 180 tokens until its answer
 
 
 async def drain(engine: VLLMEngine, request: Request, decodes: asyncio.Event) -> None:
@@ -29,11 +31,10 @@ def begin(
     engine: VLLMEngine, gang: str, count: int
 ) -> tuple[list[str], list[asyncio.Task[None]], asyncio.Event]:
     decodes = asyncio.Event()
-    prompt = ({"role": "user", "content": "zq"},)
     names = [f"{gang}#{index}" for index in range(count)]
     tasks = [
         asyncio.create_task(
-            drain(engine, Request(name, gang, prompt, ENDLESS, report_every=20), decodes)
+            drain(engine, Request(name, gang, PROMPT, Sampling(), report_every=5), decodes)
         )
         for name in names
     ]
