@@ -22,7 +22,7 @@ from dynasor.allocator import PerQuery
 from dynasor.bench.recorded import RecordedQuestion, collect_questions
 from dynasor.bench.simulation import Cluster, Simulated, simulate
 from dynasor.bench.workload import Arrival
-from dynasor.engines.simulated import ReplicaSettings
+from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.step_time import StepTime
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging

@@ -8,6 +8,9 @@ when the leader changes hands), so that a decision costs microseconds, whatever 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(slots=True)
@@ -78,20 +81,18 @@ class Votes:
 
     def top_two(self) -> tuple[int, int]:
         """Counts of the two largest groups, largest first; 0 where there is no such group."""
-        first = second = 0
-        for count in self.counts:
-            if count > first:
-                first, second = count, first
-            elif count > second:
-                second = count
-        return first, second
+        return _largest_two(self.counts, 0)
 
     def heaviest_two(self) -> tuple[float, float]:
         """Weights of the two heaviest groups, heaviest first; 0 where there is no such group."""
-        first = second = 0.0
-        for weight in self.weights:
-            if weight > first:
-                first, second = weight, first
-            elif weight > second:
-                second = weight
-        return first, second
+        return _largest_two(self.weights, 0.0)
+
+
+def _largest_two(values: list[Number], nothing: Number) -> tuple[Number, Number]:
+    first = second = nothing
+    for value in values:
+        if value > first:
+            first, second = value, first
+        elif value > second:
+            second = value
+    return first, second

@@ -18,7 +18,8 @@ from algorithms.self_consistency import Weigh
 from dynasor.allocator import Allocator, LiveQuery, StopReason
 from dynasor.bench.recorded import RecordedQuestion, program_of
 from dynasor.bench.workload import Arrival, Completion
-from dynasor.engines.simulated import Replica, ReplicaSettings
+from dynasor.engines.replica_settings import ReplicaSettings
+from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Job, Report
 from dynasor.errors import DataError
 from dynasor.runtime import AHEAD

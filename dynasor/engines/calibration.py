@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from dynasor.engines.simulated import ReplicaSettings
+from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import DataError
 

@@ -19,58 +19,15 @@ from math import inf
 
 from dynasor.engines.kv_blocks import KVBlocks
 from dynasor.engines.lockstep import Lockstep
+from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.simulated_job import Counters, Job, Queue, Report, State
-from dynasor.engines.step_time import StepTime
+from dynasor.engines.step_run import StepRun, last_that_holds
 from dynasor.errors import EngineError
 from dynasor.scheduling.gang import Hints
 
 RECONSIDER = 1.0
 """Seconds after which a queue whose first request does not fit is asked again: its order may change."""
 _PACE_MEMORY = 0.99  # a step, as in the engine
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaSettings:
-    """Size and speed of one replica.
-
-    Attributes:
-        step_time: seconds of a step.
-        max_running: requests in the batch at once.
-        max_batched_tokens: tokens that one step computes at most.
-        kv_blocks: blocks of the KV cache that requests can use.
-        block_size: tokens a block.
-    """
-
-    step_time: StepTime
-    max_running: int = 128
-    max_batched_tokens: int = 8192
-    kv_blocks: int = 1 << 20
-    block_size: int = 16
-
-    def __post_init__(self) -> None:
-        for name in ("max_running", "max_batched_tokens", "kv_blocks", "block_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
-
-
-@dataclass(slots=True)
-class _Run:
-    """Steps under way.
-
-    Attributes:
-        start: time.
-        steps: how many.
-        single: one step whose KV blocks are taken; else all requests decode, and what they need is
-            taken at the end.
-        decoding: requests that decode.
-        context: tokens that these had in the cache at the start.
-    """
-
-    start: float
-    steps: int
-    single: bool
-    decoding: int
-    context: int
 
 
 @dataclass(slots=True)
@@ -110,7 +67,7 @@ class Replica:
         self._running: dict[Job, None] = {}  # in order of admission
         self._apart: dict[Job, None] = {}  # of these, who is not in lockstep
         self._lockstep = Lockstep(settings.block_size)
-        self._run: _Run | None = None
+        self._run: StepRun | None = None
         self._sampling: list[Job] = []  # get out of the step under way the token they wait for
         self._cut: list[Job] = []
 
@@ -318,7 +275,7 @@ class Replica:
 
     def _begin_step(self, step: _Step) -> None:
         count, context = self._lockstep.count, self._lockstep.context
-        self._run = _Run(self._now, 1, True, count, context)
+        self._run = self._steps_from_now(1, single=True)
         self.due = self._now + self._time.step(
             count + step.decoding, step.prefill, context + count + step.context
         )
@@ -327,17 +284,19 @@ class Replica:
         """As many steps as nothing interrupts."""
         steps = self._lockstep.until_stop()
         if self._lockstep.blocks_for(steps) > self._blocks.free:
-            steps = _last(steps, lambda k: self._lockstep.blocks_for(k) <= self._blocks.free)
-        run = _Run(self._now, steps, False, self._lockstep.count, self._lockstep.context)
-        self._run = run
-        self.due = self._now + self._seconds(run, steps)
+            steps = last_that_holds(
+                steps, lambda k: self._lockstep.blocks_for(k) <= self._blocks.free
+            )
+        self._run = self._steps_from_now(steps, single=False)
+        self.due = self._run.end
         if self._has_place():
             self._interrupt(self._now + RECONSIDER)
 
     # The step under way -------------------------------------------------------------------------
 
-    def _seconds(self, run: _Run, steps: int) -> float:
-        return self._time.decode(steps, run.decoding, run.context)
+    def _steps_from_now(self, steps: int, *, single: bool) -> StepRun:
+        count, context = self._lockstep.count, self._lockstep.context
+        return StepRun(self._time, self._now, steps, single, count, context)
 
     def _queue_changed(self) -> None:
         if self._run is None:
@@ -350,18 +309,15 @@ class Replica:
         run = self._run
         if run is None or run.single or self.due <= now:
             return
-        passed = now - run.start
-        run.steps = 1 + _last(run.steps - 1, lambda k: self._seconds(run, k) < passed)
-        self.due = run.start + self._seconds(run, run.steps)
+        run.end_with_the_step_at(now)
+        self.due = run.end
 
     def _steps_done(self, now: float) -> int:
         """Steps of the run under way that are over at `now`."""
         run = self._run
         if run is None:
             return 0
-        if now >= self.due:
-            return run.steps
-        return _last(run.steps - 1, lambda k: run.start + self._seconds(run, k) <= now)
+        return run.steps if now >= self.due else run.done(now)
 
     def _leave_lockstep(self, job: Job) -> None:
         assert job.held is not None, "a running request has blocks"
@@ -370,7 +326,7 @@ class Replica:
 
     # The end of a step --------------------------------------------------------------------------
 
-    def _finish_run(self, run: _Run) -> None:
+    def _finish_run(self, run: StepRun) -> None:
         counters, total = self.counters, self._blocks.total
         before = total - self._blocks.free
         if not run.single:
@@ -421,15 +377,3 @@ class Replica:
         self._blocks.release(job.held, None)
         job.held, job.state = None, State.ENDED
         del self._running[job]
-
-
-def _last(most: int, holds: Callable[[int], bool]) -> int:
-    """Largest number from 0 to `most` for which `holds`, which is true up to some number."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low

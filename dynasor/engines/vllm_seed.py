@@ -19,7 +19,7 @@ _POSITIONS = 1 << 24  # longest output that keeps one seed's numbers apart from 
 _MASK = (1 << 64) - 1
 
 
-class SeededSampling(LogitsProcessor):  # type: ignore[misc]  # vLLM is not typed for us
+class SeededSampling(LogitsProcessor):
     """Draws the tokens of requests that carry `dynasor_seed`."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:

@@ -149,7 +149,7 @@ class GangScheduler(CountingScheduler):
         return [self._gangs.gang_of(request).id for request in self._gangs]
 
 
-class _Waiting(RequestQueue):  # type: ignore[misc]  # vLLM is not typed for us
+class _Waiting(RequestQueue):
     """vLLM's view of a gang queue."""
 
     def __init__(

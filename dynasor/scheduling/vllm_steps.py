@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     context_tokens: int
 
 
-class CountingScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is not typed for us
+class CountingScheduler(AsyncScheduler):
     """vLLM's scheduler with counters."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -6,7 +6,8 @@ from math import inf
 import pytest
 from hypothesis import given, settings, strategies
 
-from dynasor.engines.simulated import Replica, ReplicaSettings
+from dynasor.engines.replica_settings import ReplicaSettings
+from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Job
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import EngineError

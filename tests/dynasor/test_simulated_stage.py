@@ -19,7 +19,7 @@ from dynasor.bench.simulated_stage import SimulatedStage, suite_of
 from dynasor.bench.simulation import Cluster
 from dynasor.bench.systems import all_systems
 from dynasor.engines.calibration import Calibration
-from dynasor.engines.simulated import ReplicaSettings
+from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import EngineError
 from dynasor.scheduling.queue import Aging

@@ -7,7 +7,8 @@ from math import inf
 import pytest
 
 from dynasor.embedded_model import path as embedded_model
-from dynasor.engines.simulated import Replica, ReplicaSettings
+from dynasor.engines.replica_settings import ReplicaSettings
+from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Job
 from dynasor.engines.step_time import StepTime
 from dynasor.scheduling.arrival_queue import ArrivalQueue

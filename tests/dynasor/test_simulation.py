@@ -12,7 +12,8 @@ from dynasor.bench.recorded import collect_questions
 from dynasor.bench.simulation import Cluster, queue_builder, simulate
 from dynasor.bench.virtual_front_end import FrontEnd
 from dynasor.bench.workload import Arrival
-from dynasor.engines.simulated import Replica, ReplicaSettings
+from dynasor.engines.replica_settings import ReplicaSettings
+from dynasor.engines.simulated import Replica
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import ConfigError, DataError, EngineError
 from dynasor.replay import replay
