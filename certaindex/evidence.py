@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from math import exp, isfinite, log, sqrt
+from math import exp, isfinite, isnan, log, nan, sqrt
 from typing import Self
 
 import numpy as np
@@ -69,9 +69,8 @@ class Evidence:
 
     def weigh(self, logprobs: Sequence[float] | None) -> float:
         """Weight of a vote, nats; 1, as an unweighted vote, where the engine gave no likelihood."""
-        if not logprobs:
-            return 1.0
-        return -log(1 - self.probability(likelihood(logprobs)))
+        value = likelihood(logprobs) if logprobs else nan
+        return 1.0 if isnan(value) else -log(1 - self.probability(value))
 
     def to_json(self) -> str:
         """One line that `from_json` reads."""

@@ -46,7 +46,7 @@ def test_what_teaches_nothing_is_refused(values, agreed, said):
         fit_evidence(list(values), agreed)
 
 
-@given(st.lists(st.floats(-20, 0), max_size=50))
+@given(st.lists(st.floats(), max_size=50))
 def test_a_vote_weighs_a_bounded_surprise(logprobs):
     weight = LEARNED.weigh(logprobs)
     assert -log(1 - 0.02) * 0.999 <= weight <= -log(1 - 0.999) * 1.001
@@ -54,7 +54,7 @@ def test_a_vote_weighs_a_bounded_surprise(logprobs):
 
 def test_likelier_samples_weigh_more_and_unknown_ones_count_one():
     assert LEARNED.weigh([-0.1] * 9) > LEARNED.weigh([-1.0] * 9) > LEARNED.weigh([-2.0] * 9)
-    assert LEARNED.weigh(None) == LEARNED.weigh([]) == 1.0
+    assert LEARNED.weigh(None) == LEARNED.weigh([]) == LEARNED.weigh([float("nan")]) == 1.0
     assert likelihood([-1.0] * 4) == -2.0
 
 

@@ -118,6 +118,15 @@ async def test_garbage_fails_its_own_request_only(server, engine, content):
     assert (await end_of(engine)).finish_reason == "stop"
 
 
+async def test_a_likelihood_that_is_no_number_fails_its_own_request_only(server, engine):
+    odd = chunk("x", logprobs={"content": [{"logprob": "a", "top_logprobs": []}]})
+    server.replies = [events(chunk("so far"), odd)]
+    assert (await end_of(engine, ask(logprobs=True))).finish_reason == "error"
+    sound = {"content": [{"logprob": -0.5, "top_logprobs": []}] * 2}
+    server.replies = [events(chunk("xy", "stop", logprobs=sound))]
+    assert (await end_of(engine, ask(logprobs=True))).logprobs == [-0.5, -0.5]
+
+
 async def test_bytes_that_are_no_text_fail_the_request(server, engine):
     async def reply(exchange):
         await exchange.head()
