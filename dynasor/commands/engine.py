@@ -14,6 +14,7 @@ from rich.console import Console
 from dynasor.config import Config
 from dynasor.engines.base import Engine
 from dynasor.engines.build import build_engine
+from dynasor.vote_weights import weigher
 
 T = TypeVar("T")
 
@@ -29,7 +30,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def started(settings: Config, console: Console) -> AsyncIterator[Engine]:
-    """The engine of a configuration, started; closed at the end."""
+    """The engine of a configuration, started; closed at the end.
+
+    Raises:
+        ConfigError: if votes are to be weighed by what is not known, before a model is loaded for it.
+        EngineError: if the engine does not start.
+    """
+    weigher(settings)
     engine = build_engine(settings.engine, settings.algorithm.seed, settings.scheduler)
     begin = monotonic()
     try:

@@ -21,7 +21,9 @@ def evidence(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File for [algorithm] evidence.", show_default=False),
+        typer.Option(
+            "--out", help="File for --evidence and algorithm.evidence.", show_default=False
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -124,6 +124,10 @@ def test_bad_input_is_told_in_a_line(tmp_path):
         (("evidence", tmp_path / "none.jsonl"), "none.jsonl"),
         (("replay", trace, "--evidence", tmp_path / "none.json"), "none.json"),
         (("bench", "embedded", "--weigh", "guess"), "weigh"),
+        (
+            ("bench", "embedded", "--weigh", "evidence", "--model", "./none"),
+            "needs algorithm.evidence",
+        ),
     ):
         done = dynasor(*arguments)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)
