@@ -1,0 +1,1 @@
+"""Which requests and which queries are long: learned ranks, and what finished siblings add to them."""
