@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from certaindex.evidence import Evidence
 from dynasor.bench.online_plan import Profile
-from dynasor.bench.recorded import check_budget, collect_questions
+from dynasor.bench.recorded import RecordedQuestion, check_budget, collect_questions
 from dynasor.bench.simulated_stage import SimulatedStage, suite_of
 from dynasor.bench.simulation import Cluster
 from dynasor.bench.systems import OnlineSystem
@@ -20,6 +21,10 @@ from dynasor.scheduling.aging import aging_of
 from dynasor.suites import Suite
 from dynasor.traces import read_traces
 
+SLOClass = Literal["level", "question"]
+"""Whose latency on the idle engine a deadline goes by: that of a fifth of the questions by length, or
+that of the question itself."""
+SLO_CLASSES: tuple[SLOClass, ...] = ("level", "question")
 _DURATION, _WARM_UP, _COOL_DOWN = 30.0, 8.0, 3.0
 """Of a run, in units of the longest unloaded latency of a class: virtual time costs little."""
 
@@ -31,41 +36,54 @@ class Simulation:
     Attributes:
         stage: runs the systems.
         suite: the recorded questions.
-        profile: how thorough, with times that fit the length of the recorded samples.
         settings: for the folder's run.json.
     """
 
     stage: SimulatedStage
     suite: Suite
-    profile: Profile
     settings: dict[str, Any]
+
+    def fitted(self, profile: Profile) -> Profile:
+        """The profile with times that fit the length of the recorded samples."""
+        longest = max(asyncio.run(self.stage.reference(capacity=False)).unloaded.values())
+        return replace(
+            profile,
+            duration=_DURATION * longest,
+            warm_up=_WARM_UP * longest,
+            cool_down=_COOL_DOWN * longest,
+        )
 
 
 def open_simulation(
     calibration: Path,
-    traces: Path | None,
+    traces: Sequence[Path],
     replicas: int,
+    slo_class: str,
     config: Config,
     vanilla: OnlineSystem,
     profile: Profile,
     chats: float,
     evidence: Evidence | None,
 ) -> Simulation:
-    """Read the files, and measure the unloaded latency that the times go by.
+    """Read the files.
 
     Raises:
         ConfigError: if the trace is missing or a number is out of range.
         DataError: if a file cannot be read, or a question has too few samples.
     """
-    if traces is None:
+    if not traces:
         raise ConfigError("--simulated needs --traces: recorded samples, see `dynasor record`")
     if replicas < 1:
         raise ConfigError(f"--replicas {replicas}: must be 1 or more")
+    if slo_class not in SLO_CLASSES:
+        raise ConfigError(f"--slo-class {slo_class}: there are {', '.join(SLO_CLASSES)}")
     measured = Calibration.read(calibration)
-    questions = collect_questions(read_traces(traces))
+    questions = _questions(traces)
     samples = config.algorithm.samples
     check_budget(questions, samples)
-    suite = suite_of(traces.name, questions)
+    suite = suite_of(
+        "+".join(path.name for path in traces), questions, by_question=slo_class == "question"
+    )
     scheduler = config.scheduler
     stage = SimulatedStage(
         Cluster(measured.replica(), replicas, per_request=measured.per_request),
@@ -78,20 +96,26 @@ def open_simulation(
         aging=aging_of(scheduler),
         weigh=None if evidence is None else lambda sample: evidence.weigh(sample.logprobs),
     )
-    longest = max(asyncio.run(stage.reference(capacity=False)).unloaded.values())
-    fitting = replace(
-        profile,
-        duration=_DURATION * longest,
-        warm_up=_WARM_UP * longest,
-        cool_down=_COOL_DOWN * longest,
-    )
     settings = {
         "calibration": asdict(measured),
-        "traces": str(traces),
+        "traces": [str(path) for path in traces],
         "replicas": replicas,
+        "slo_class": slo_class,
         "scheduler": scheduler.model_dump(),
     }
-    return Simulation(stage, suite, fitting, settings)
+    return Simulation(stage, suite, settings)
+
+
+def _questions(traces: Sequence[Path]) -> dict[str, RecordedQuestion]:
+    """The recorded questions of all files, each named after its file where there are several."""
+    found: dict[str, RecordedQuestion] = {}
+    for path in traces:
+        for name, question in collect_questions(read_traces(path)).items():
+            name = f"{path.name}/{name}" if len(traces) > 1 else name
+            if name in found:
+                raise ConfigError(f"--traces {path}: given twice")
+            found[name] = question
+    return found
 
 
 def can_simulate(system: OnlineSystem) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle, islice
 from math import ceil
 from typing import Literal
 
@@ -22,7 +23,7 @@ from dynasor.bench.service import allocator_of
 from dynasor.bench.simulation import Cluster, Simulated, simulate
 from dynasor.bench.slo import Window
 from dynasor.bench.systems import OnlineSystem
-from dynasor.bench.workload import Arrival
+from dynasor.bench.workload import Arrival, Completion
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging
 from dynasor.suites import Query, Suite
@@ -34,12 +35,23 @@ _SATURATED = 6.0  # queries at once, in units of what fills the batches
 _COUNTED = 0.7  # of these, the part before the batches empty
 
 
-def suite_of(name: str, questions: Mapping[str, RecordedQuestion]) -> Suite:
+def suite_of(
+    name: str, questions: Mapping[str, RecordedQuestion], *, by_question: bool = False
+) -> Suite:
     """The recorded questions as a suite; what they ask is not needed.
 
     A trace does not say how hard a question is. Its level, and so its class for SLOs, is the fifth of
     the questions into which its recorded samples fall by their mean length.
+
+    Args:
+        name: of the suite.
+        questions: as recorded.
+        by_question: make each question a class of its own instead.
     """
+    if by_question:
+        return Suite(
+            name, tuple(Query(q, "", None, {"level": q}) for q in sorted(questions)), "boxed"
+        )
     by_length = sorted(questions, key=lambda q: (np.mean(questions[q].query.tokens), q))
     levels = {q: 1 + LEVELS * place // len(by_length) for place, q in enumerate(by_length)}
     queries = tuple(
@@ -57,7 +69,8 @@ class SimulatedStage:
         questions: the recorded samples.
         suite: the same questions.
         samples: full budget of a query.
-        alone: queries a class whose unloaded latency is measured.
+        alone: queries a class whose unloaded latency is measured; a class of fewer questions has
+            some of them asked again, with other samples.
         chats: share of plain chats.
         aging: starvation guard of the gang policies.
         weigh: vote weight of a sample for systems that weigh, or None.
@@ -85,12 +98,18 @@ class SimulatedStage:
         self._chats = chats
         self._aging = aging
         self._weigh = weigh
+        self._lone: tuple[dict[str, float], float] | None = None
 
     async def reference(self, *, capacity: bool) -> Reference:
         """Vanilla alone, then at saturation where its capacity is asked for."""
         return await asyncio.to_thread(self._measure, capacity)
 
     def _measure(self, capacity: bool) -> Reference:
+        self._lone = self._lone or self._alone_on_one()
+        return Reference(*self._lone, self._throughput() if capacity else None)
+
+    def _alone_on_one(self) -> tuple[dict[str, float], float]:
+        """Median latency of each class alone on a replica, seconds; mean tokens of an arrival."""
         classes: dict[str, list[Query]] = {}
         for query in self._suite.queries:
             classes.setdefault(group_of(query), []).append(query)
@@ -101,20 +120,24 @@ class SimulatedStage:
         alone = [
             (name, query)
             for name, members in classes.items()
-            for query in spread(members, self._alone)
+            for query in islice(cycle(spread(members, self._alone)), self._alone)
         ]
         lone = [
             _arrival(f"alone-{number}", name, query, FAR_APART * number)
             for number, (name, query) in enumerate(alone)
         ]
         ended = self._simulate(self._vanilla, lone, 1)
-        unloaded, tokens = {}, 0.0
+        unloaded: dict[str, float] = {}
+        tokens = 0.0
+        by_class: dict[str, list[Completion]] = {}
+        for completion in ended.completions:
+            by_class.setdefault(completion.arrival.group, []).append(completion)
         for name, share in shares.items():
-            members_ended = [c for c in ended.completions if c.arrival.group == name]
+            members_ended = by_class[name]
             unloaded[name] = float(np.median([c.latency for c in members_ended]))
             mean = float(np.mean([c.tokens for c in members_ended]))
             tokens += share / len(self._suite.queries) * mean
-        return Reference(unloaded, tokens, self._throughput() if capacity else None)
+        return unloaded, tokens
 
     def _throughput(self) -> float:
         """Output tokens a second while all batches are full."""

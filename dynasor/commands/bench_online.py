@@ -122,11 +122,20 @@ def bench_online(
         ),
     ] = None,
     traces: Annotated[
-        Path | None, typer.Option("--traces", help="Recorded samples for --simulated.")
+        list[Path] | None,
+        typer.Option("--traces", help="Recorded samples for --simulated; may be given several times."),
     ] = None,
     replicas: Annotated[
         int, typer.Option("--replicas", help="Engines behind one front end, with --simulated.")
     ] = 1,
+    slo_class: Annotated[
+        str,
+        typer.Option(
+            "--slo-class",
+            help="With --simulated: deadlines by the latency of a fifth of the questions (level), "
+            "or of each question.",
+        ),
+    ] = "level",
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -190,14 +199,22 @@ def bench_online(
     console = Console(stderr=as_json)
     if simulated is not None:
         virtual = open_simulation(
-            simulated, traces, replicas, settings, known[0], chosen, chats, learned
+            simulated,
+            traces or (),
+            replicas,
+            slo_class,
+            settings,
+            known[0],
+            chosen,
+            chats,
+            learned,
         )
         known = tuple(each for each in known if can_simulate(each))
         questions = virtual.suite
         if duration is None and warm_up is None and cool_down is None:
-            chosen = virtual.profile
-    elif traces is not None or replicas != 1:
-        raise ConfigError("--traces and --replicas: only with --simulated")
+            chosen = virtual.fitted(chosen)
+    elif traces or replicas != 1 or slo_class != "level":
+        raise ConfigError("--traces, --replicas and --slo-class: only with --simulated")
     else:
         virtual, questions = None, load_suite(suite, limit=limit)
     given_rates = None if rates is None else check_rates(_numbers(rates))

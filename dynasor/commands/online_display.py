@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +17,10 @@ from dynasor.bench.reference import Reference
 from dynasor.bench.slo import attainment, latencies_of, slowdown
 from dynasor.bench.workload import Completion
 from dynasor.intervals import Interval
+
+
+SHOWN_CLASSES = 8
+"""Classes whose latency alone is shown one by one."""
 
 
 class OnlineProgress:
@@ -65,8 +69,10 @@ class OnlineProgress:
         )
 
     def _print_reference(self, reference: Reference) -> None:
-        latencies = ", ".join(f"{name} {value:.2f} s" for name, value in reference.unloaded.items())
-        self._line(f"idle engine: {latencies}; {reference.tokens:,.0f} tokens a query of vanilla")
+        self._line(
+            f"idle engine: {_unloaded(reference.unloaded)}; "
+            f"{reference.tokens:,.0f} tokens a query of vanilla"
+        )
         if reference.tokens_per_second is not None:
             self._line(
                 f"vanilla's capacity: {reference.capacity:.2f}/s at "
@@ -176,6 +182,13 @@ def _engine(row: RateRow) -> list[str]:
         "-" if row.kv_peak is None else f"{100 * row.kv_peak:.0f}",
         "-" if row.kv_mean is None else f"{100 * row.kv_mean:.0f}",
     ]
+
+
+def _unloaded(latencies: Mapping[str, float]) -> str:
+    if len(latencies) > SHOWN_CLASSES:
+        least, most = min(latencies.values()), max(latencies.values())
+        return f"{len(latencies)} classes, {least:.2f} to {most:.2f} s"
+    return ", ".join(f"{name} {value:.2f} s" for name, value in latencies.items())
 
 
 def _name(point: Point) -> str:
