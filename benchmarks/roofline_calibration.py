@@ -1,4 +1,4 @@
-"""A calibration file for a model on a GPU that is not at hand, by arithmetic: an assumption, not a measurement.
+"""A calibration for a model on a GPU that is not at hand, by arithmetic: an assumption, not measured.
 
     python benchmarks/roofline_calibration.py nemotron-nano-9b-v2 --out nemotron.json
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from certaindex.equivalence import AnswerEquivalence
 from dynasor.bench.live_run import Keep, run_live
 from dynasor.bench.online import StageRun
-from dynasor.bench.online_plan import Point, Profile
+from dynasor.bench.online_plan import Point
+from dynasor.bench.online_profile import Profile
 from dynasor.bench.reference import (
     Reference,
     TokenMeter,

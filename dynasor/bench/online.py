@@ -6,14 +6,15 @@ All systems meet the same questions at the same times, on engines that differ in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from dynasor.bench.arrivals import Traffic, plan_arrivals
 from dynasor.bench.live_run import Keep
 from dynasor.bench.online_folder import OnlineFolder, PointResult
-from dynasor.bench.online_plan import Ladder, Point, Profile, next_point, round_figures
+from dynasor.bench.online_plan import Ladder, Point, next_point, round_figures
+from dynasor.bench.online_profile import Profile
 from dynasor.bench.reference import Reference
 from dynasor.bench.slo import Window, counted_window
 from dynasor.bench.systems import OnlineSystem
@@ -113,7 +114,7 @@ class Benchmark:
             repeats=profile.repeats,
             refine=profile.refine,
             scales=profile.scales,
-            open_end=self.rates is None,
+            open_end=self.rates is None and profile.beyond,
         )
 
     def arrivals(self, point: Point, reference: Reference) -> list[Arrival]:
@@ -141,67 +142,96 @@ class Benchmark:
 async def run_online(
     benchmark: Benchmark, folder: OnlineFolder, open_stage: OpenStage, watch: Watch
 ) -> Ladder:
-    """Run what the folder does not hold yet, one engine after the other.
+    """Run what the folder does not hold yet.
+
+    The systems take turns, one run each, in one order and then in the reverse, so that a machine whose
+    speed drifts is as slow for the one as for the other; and all rates are run once before any is
+    repeated. An engine is started anew where the next system has another scheduler.
 
     Raises:
         EngineError: if an engine dies; all that was answered is in the folder.
         RunError: if the folder cannot be written.
     """
-    by_policy: dict[str, list[OnlineSystem]] = {}
-    for system in benchmark.systems:
-        by_policy.setdefault(system.policy, []).append(system)
-    for systems in by_policy.values():
-        if not _is_done(benchmark, folder, systems):
-            try:
-                async with open_stage(systems[0]) as stage:
-                    await _run_stage(benchmark, folder, systems, stage, watch)
-            except EngineError as error:
-                raise EngineError(
-                    f"{error}; the results so far are kept in {folder.path}, and the same command "
-                    "goes on there"
-                ) from error
-    assert folder.reference is not None, "the first stage measured it"
-    return benchmark.ladder(folder.reference)
+    turns = _Turns(benchmark, folder, open_stage, watch)
+    try:
+        reference = await turns.reference()
+        ladder = benchmark.ladder(reference)
+        for repeats in range(1, ladder.repeats + 1):
+            await turns.run_all(replace(ladder, repeats=repeats), reference)
+    except EngineError as error:
+        raise EngineError(
+            f"{error}; the results so far are kept in {folder.path}, and the same command "
+            "goes on there"
+        ) from error
+    finally:
+        await turns.close()
+    return ladder
 
 
-def _is_done(benchmark: Benchmark, folder: OnlineFolder, systems: Sequence[OnlineSystem]) -> bool:
-    if folder.reference is None:
-        return False
-    ladder, seen = benchmark.ladder(folder.reference), folder.slowdowns
-    return all(next_point(ladder, system, seen) is None for system in systems)
+class _Turns:
+    """Runs systems in turns, with one engine open at a time."""
 
+    def __init__(
+        self, benchmark: Benchmark, folder: OnlineFolder, open_stage: OpenStage, watch: Watch
+    ) -> None:
+        self._benchmark = benchmark
+        self._folder = folder
+        self._open_stage = open_stage
+        self._watch = watch
+        self._open = AsyncExitStack()
+        self._policy: str | None = None
+        self._stage: Stage | None = None
 
-async def _run_stage(
-    benchmark: Benchmark,
-    folder: OnlineFolder,
-    systems: Sequence[OnlineSystem],
-    stage: Stage,
-    watch: Watch,
-) -> None:
-    if folder.reference is None:
-        folder.write_reference(await stage.reference(capacity=benchmark.rates is None))
-    reference = folder.reference
-    assert reference is not None, "it was just written"
-    ladder = benchmark.ladder(reference)
-    for system in systems:
-        while (point := next_point(ladder, system, folder.slowdowns)) is not None:
-            arrivals = benchmark.arrivals(point, reference)
-            watch.begin(point, len(arrivals))
-            completions: list[Completion] = []
+    async def reference(self) -> Reference:
+        """What the systems are measured by, from the folder where that has it."""
+        if self._folder.reference is None:
+            stage = await self._stage_for(self._benchmark.systems[0])
+            self._folder.write_reference(
+                await stage.reference(capacity=self._benchmark.rates is None)
+            )
+        assert self._folder.reference is not None, "it was just written"
+        return self._folder.reference
 
-            def keep(
-                completion: Completion,
-                point: Point = point,
-                completions: list[Completion] = completions,
-            ) -> None:
-                completions.append(completion)
-                folder.write_completion(point, completion)
-                watch.completed(completion)
+    async def run_all(self, ladder: Ladder, reference: Reference) -> None:
+        """Run all that is missing of a ladder, one run of a system after one of another."""
+        turn = list(self._benchmark.systems)
+        while turn:
+            ran = []
+            for system in turn:
+                point = next_point(ladder, system, self._folder.slowdowns)
+                if point is not None:
+                    await self._run(point, system, reference)
+                    ran.append(system)
+            turn = ran[::-1]
 
-            run = await stage.run(point, system, arrivals, benchmark.window, keep)
-            result = PointResult(point, benchmark.window, tuple(completions), *run)
-            folder.write_point(result)
-            watch.ended(result, reference)
+    async def _run(self, point: Point, system: OnlineSystem, reference: Reference) -> None:
+        benchmark, folder, watch = self._benchmark, self._folder, self._watch
+        stage = await self._stage_for(system)
+        arrivals = benchmark.arrivals(point, reference)
+        watch.begin(point, len(arrivals))
+        completions: list[Completion] = []
+
+        def keep(completion: Completion) -> None:
+            completions.append(completion)
+            folder.write_completion(point, completion)
+            watch.completed(completion)
+
+        run = await stage.run(point, system, arrivals, benchmark.window, keep)
+        result = PointResult(point, benchmark.window, tuple(completions), *run)
+        folder.write_point(result)
+        watch.ended(result, reference)
+
+    async def _stage_for(self, system: OnlineSystem) -> Stage:
+        if self._stage is None or system.policy != self._policy:
+            await self.close()
+            self._stage = await self._open.enter_async_context(self._open_stage(system))
+            self._policy = system.policy
+        return self._stage
+
+    async def close(self) -> None:
+        """Close the engine, if one is open."""
+        self._stage = None
+        await self._open.aclose()
 
 
 def settings_of(benchmark: Benchmark, engine: dict[str, Any], traffic: str) -> dict[str, Any]:

@@ -16,11 +16,7 @@ from typing import NamedTuple
 
 from dynasor.bench.slo import TARGET, attainment, quantile
 from dynasor.bench.systems import OnlineSystem
-from dynasor.errors import ConfigError
 
-PLACES = 64
-"""Requests in the batch at once where the settings do not say: on few cores a larger batch slows each
-step down more than it serves."""
 GIVE_UP = 0.6
 """Attainment below which no higher rate is tried."""
 BEYOND = 1.4
@@ -43,67 +39,6 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
-    """How thorough a benchmark is.
-
-    Attributes:
-        factors: rates in units of vanilla's capacity.
-        duration: of the traffic of a run, seconds.
-        warm_up: first part of it that does not count, seconds.
-        cool_down: last part of it that does not count, seconds.
-        patience: seconds after that until what is left counts as unfinished.
-        repeats: runs of each rate, with other times and other samples.
-        refine: rates that are tried between the last that holds the target and the next.
-        scales: runs of a deadline-aware system at tighter scales.
-        alone: queries a class whose unloaded latency is measured.
-        saturated: seconds in which the capacity is measured.
-        systems: names of those that run.
-    """
-
-    factors: tuple[float, ...]
-    duration: float
-    warm_up: float
-    cool_down: float
-    patience: float
-    repeats: int
-    refine: int
-    scales: int
-    alone: int
-    saturated: float
-    systems: tuple[str, ...]
-
-
-PROFILES: Mapping[str, Profile] = {
-    "quick": Profile(
-        factors=(0.8, 1.25, 2.5, 4, 6),
-        duration=20,
-        warm_up=4,
-        cool_down=2,
-        patience=15,
-        repeats=1,
-        refine=0,
-        scales=1,
-        alone=3,
-        saturated=8,
-        systems=("vanilla", "ours"),
-    ),
-    "full": Profile(
-        factors=(0.4, 0.6, 0.8, 1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8),
-        duration=60,
-        warm_up=8,
-        cool_down=8,
-        patience=60,
-        repeats=3,
-        refine=2,
-        scales=4,
-        alone=6,
-        saturated=30,
-        systems=("all",),
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Ladder:
     """The rates and scales of a benchmark.
 
@@ -123,45 +58,6 @@ class Ladder:
     refine: int
     scales: int
     open_end: bool = False
-
-
-def check_rates(rates: Sequence[float]) -> tuple[float, ...]:
-    """The rates, ascending.
-
-    Raises:
-        ConfigError: if one is zero or below, or there is none.
-    """
-    for rate in rates:
-        if not 0 < rate < 1e6:
-            raise ConfigError(f"--rates {rate:g}: a rate must be above 0 arrivals a second")
-    if not rates:
-        raise ConfigError("--rates is empty: give one rate or more")
-    return tuple(sorted(set(rates)))
-
-
-def check_scale_rate(rate: float | None, rates: Sequence[float] | None) -> float | None:
-    """The rate at which scales are compared.
-
-    Raises:
-        ConfigError: if it is not one of the rates.
-    """
-    if rate is not None and rate not in (rates or ()):
-        raise ConfigError(f"--scale-rate {rate:g}: must be one of --rates")
-    return rate
-
-
-def check_scale(scale: float) -> float:
-    """The SLO scale.
-
-    Raises:
-        ConfigError: if it is under 1.
-    """
-    if not 1 <= scale < 1e6:
-        raise ConfigError(
-            f"--slo-scale {scale:g}: must be 1 or more, for an answer cannot be due before the idle "
-            "engine has it"
-        )
-    return scale
 
 
 Seen = Mapping[Point, Sequence[float]]

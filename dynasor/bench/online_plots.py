@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from dynasor.bench.online_results import OnlineReport, RateRow, SystemRow
+from dynasor.bench.online_report import OnlineReport, RateRow, SystemRow
 from dynasor.bench.plots import STYLE  # which chooses a backend without a screen
 from dynasor.bench.slo import TARGET
 from dynasor.bench.systems import OURS, VANILLA

@@ -12,7 +12,6 @@ from pathlib import Path
 from jinja2 import Environment
 
 from certaindex.stopping import parse_rule
-from dynasor.bench.offline import Row, Summary
 from dynasor.bench.plots import (
     Point,
     save_calibration,
@@ -20,6 +19,7 @@ from dynasor.bench.plots import (
     save_reasons,
     save_samples,
 )
+from dynasor.bench.summary import Row, Summary
 from dynasor.config import Config
 from dynasor.replay import collect_queries, replay
 from dynasor.run_folder import SAMPLES

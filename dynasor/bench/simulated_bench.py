@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from certaindex.evidence import Evidence
-from dynasor.bench.online_plan import Profile
+from dynasor.bench.online_profile import Profile
 from dynasor.bench.recorded import RecordedQuestion, check_budget, collect_questions
 from dynasor.bench.simulated_stage import SimulatedStage, suite_of
 from dynasor.bench.simulation import Cluster

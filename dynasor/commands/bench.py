@@ -33,7 +33,8 @@ from dynasor.commands.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dynasor.bench.offline import Row, Summary, System
+    from dynasor.bench.offline import System
+    from dynasor.bench.summary import Row, Summary
     from dynasor.config import Config
     from dynasor.engines.base import Engine
     from dynasor.suites import Suite
@@ -154,8 +155,9 @@ async def _bench(
     fresh: bool,
     console: Console,
 ) -> list[Summary]:
-    from dynasor.bench.offline import global_budget_system, summarise, systems_of
+    from dynasor.bench.offline import global_budget_system, systems_of
     from dynasor.bench.report import write_report
+    from dynasor.bench.summary import summarise
     from dynasor.commands.display import print_summaries
     from dynasor.commands.engine import started
 

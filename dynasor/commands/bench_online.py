@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,17 +24,6 @@ from dynasor.commands.options import (
     overrides,
 )
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from dynasor.bench.online import Benchmark, Stage
-    from dynasor.bench.online_plan import Profile
-    from dynasor.bench.online_results import OnlineReport
-    from dynasor.bench.simulated_bench import Simulation
-    from dynasor.bench.systems import OnlineSystem
-    from dynasor.commands.online_display import OnlineProgress
-    from dynasor.config import Config
-
 
 def bench_online(
     suite: Annotated[
@@ -48,7 +33,7 @@ def bench_online(
         int | None, typer.Option("--limit", help="Only the first so many questions.")
     ] = None,
     profile: Annotated[
-        str, typer.Option("--profile", help="quick (minutes) or full (hours).")
+        str, typer.Option("--profile", help="quick, ablation (minutes) or full (hours).")
     ] = "quick",
     system: Annotated[
         list[str] | None,
@@ -123,7 +108,9 @@ def bench_online(
     ] = None,
     traces: Annotated[
         list[Path] | None,
-        typer.Option("--traces", help="Recorded samples for --simulated; may be given several times."),
+        typer.Option(
+            "--traces", help="Recorded samples for --simulated; may be given several times."
+        ),
     ] = None,
     replicas: Annotated[
         int, typer.Option("--replicas", help="Engines behind one front end, with --simulated.")
@@ -158,10 +145,17 @@ def bench_online(
 
     from dynasor.bench.arrivals import parse_traffic
     from dynasor.bench.online import Benchmark
-    from dynasor.bench.online_plan import PLACES, check_rates, check_scale, check_scale_rate
+    from dynasor.bench.online_profile import (
+        PLACES,
+        check_scale,
+        check_scale_rate,
+        choose_profile,
+        parse_rates,
+    )
     from dynasor.bench.simulated_bench import can_simulate, open_simulation
     from dynasor.bench.systems import all_systems, choose_systems
     from dynasor.commands.engine import run
+    from dynasor.commands.online_run import bench_and_show
     from dynasor.config import load_config
     from dynasor.errors import ConfigError
     from dynasor.suites import load_suite
@@ -189,7 +183,9 @@ def bench_online(
         raise ConfigError("--engine replay: a recording has no load; use vllm or openai")
     if not 0 <= chats < 1:
         raise ConfigError(f"--chats {chats:g}: must be 0 or more and below 1")
-    chosen = _profile(profile, duration, warm_up, cool_down, repeats)
+    chosen = choose_profile(
+        profile, duration=duration, warm_up=warm_up, cool_down=cool_down, repeats=repeats
+    )
     # Recorded samples may be of any model: what is known of the configured one may not fit them.
     fits = simulated is None or settings.algorithm.evidence is not None
     learned = evidence_of(settings) if fits else None
@@ -217,7 +213,7 @@ def bench_online(
         raise ConfigError("--traces, --replicas and --slo-class: only with --simulated")
     else:
         virtual, questions = None, load_suite(suite, limit=limit)
-    given_rates = None if rates is None else check_rates(_numbers(rates))
+    given_rates = parse_rates(rates)
     benchmark = Benchmark(
         systems=tuple(choose_systems(known, system or chosen.systems)),
         suite=questions,
@@ -229,129 +225,11 @@ def bench_online(
         chats=chats,
         seed=settings.algorithm.seed or 0,
     )
-    report = run(_bench(benchmark, settings, known[0], traffic, virtual, out, fresh, console))
+    report = run(
+        bench_and_show(benchmark, settings, known[0], traffic, virtual, out, fresh, console)
+    )
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     if report.failed:
         console.print(f"the engine failed {report.failed} queries; see {out}", style="red")
         raise typer.Exit(1)
-
-
-def _profile(
-    name: str,
-    duration: float | None,
-    warm_up: float | None,
-    cool_down: float | None,
-    repeats: int | None,
-) -> Profile:
-    from dynasor.bench.online_plan import PROFILES
-    from dynasor.bench.slo import counted_window
-    from dynasor.errors import ConfigError
-
-    if name not in PROFILES:
-        raise ConfigError(f"--profile {name}: there are {', '.join(PROFILES)}")
-    if repeats is not None and repeats < 1:
-        raise ConfigError(f"--repeats {repeats}: must be 1 or more")
-    given = {
-        "duration": duration,
-        "warm_up": warm_up,
-        "cool_down": cool_down,
-        "repeats": repeats,
-    }
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    profile = replace(PROFILES[name], **changes)
-    try:
-        counted_window(profile.duration, profile.warm_up, profile.cool_down)
-    except ValueError as error:
-        raise ConfigError(f"--duration: {error}; make it longer or the others shorter") from None
-    return profile
-
-
-def _numbers(text: str) -> list[float]:
-    from dynasor.errors import ConfigError
-
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ConfigError(f"--rates {text}: give numbers with commas, such as 0.5,1,2") from None
-
-
-async def _bench(
-    benchmark: Benchmark,
-    settings: Config,
-    vanilla: OnlineSystem,
-    traffic: str,
-    virtual: Simulation | None,
-    out: Path,
-    fresh: bool,
-    console: Console,
-) -> OnlineReport:
-    from certaindex.equivalence import AnswerEquivalence
-    from dynasor.bench.online import run_online, settings_of
-    from dynasor.bench.online_folder import OnlineFolder
-    from dynasor.bench.online_plots import save_pictures
-    from dynasor.bench.online_results import report_of
-    from dynasor.commands.online_display import OnlineProgress, print_report
-
-    engine = {
-        "engine": settings.engine.model_dump(),
-        "algorithm": settings.algorithm.model_dump(),
-        "rule": settings.allocator.rule,
-        "wave": settings.allocator.wave,
-        "simulated": None if virtual is None else virtual.settings,
-    }
-    with (
-        OnlineFolder(out, settings_of(benchmark, engine, traffic), fresh=fresh) as folder,
-        AnswerEquivalence() as equivalence,
-        OnlineProgress(console) as progress,
-    ):
-        if folder.results:
-            console.print(f"going on after {len(folder.results)} runs in {out}", style="dim")
-
-        @asynccontextmanager
-        async def stage(system: OnlineSystem) -> AsyncIterator[Stage]:
-            if virtual is not None:
-                yield virtual.stage
-                return
-            async with _live(
-                benchmark, settings, vanilla, system, equivalence, progress, console
-            ) as live:
-                yield live
-
-        ladder = await run_online(benchmark, folder, stage, progress)
-        report = report_of(benchmark.systems, folder, ladder)
-    print_report(report, console)
-    (out / "online.json").write_text(
-        json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8"
-    )
-    await asyncio.to_thread(save_pictures, report, out)
-    console.print(f"results and pictures: {out}", markup=False, highlight=False, soft_wrap=True)
-    return report
-
-
-@asynccontextmanager
-async def _live(
-    benchmark: Benchmark,
-    settings: Config,
-    vanilla: OnlineSystem,
-    system: OnlineSystem,
-    equivalence: Any,
-    progress: OnlineProgress,
-    console: Console,
-) -> AsyncIterator[Stage]:
-    """The real engine with the scheduler of a system."""
-    from dynasor.bench.live_stage import LiveStage
-    from dynasor.commands.engine import started
-
-    scheduler = settings.scheduler.model_copy(update={"policy": system.policy})
-    async with started(settings.model_copy(update={"scheduler": scheduler}), console) as engine:
-        yield LiveStage(
-            engine,
-            vanilla,
-            settings,
-            benchmark.suite,
-            benchmark.profile,
-            benchmark.chats,
-            equivalence,
-            progress.measured,
-        )

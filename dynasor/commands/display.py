@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from algorithms.program import Event, Generation, Program, Request
-from dynasor.bench.offline import Summary
+from dynasor.bench.summary import Summary
 from dynasor.runtime import Outcome
 
 

@@ -12,12 +12,11 @@ from rich.table import Table
 
 from dynasor.bench.online_folder import PointResult
 from dynasor.bench.online_plan import Point
-from dynasor.bench.online_results import OnlineReport, RateRow
+from dynasor.bench.online_report import OnlineReport, RateRow
 from dynasor.bench.reference import Reference
 from dynasor.bench.slo import attainment, latencies_of, slowdown
 from dynasor.bench.workload import Completion
 from dynasor.intervals import Interval
-
 
 SHOWN_CLASSES = 8
 """Classes whose latency alone is shown one by one."""
@@ -120,12 +119,17 @@ def print_report(report: OnlineReport, console: Console) -> None:
         style="dim",
         highlight=False,
     )
-    for text, ratio in (
-        ("the rate of vanilla", report.rate_ratio),
-        ("tighter SLO than vanilla", report.slo_ratio),
+    for text, ratio, interval in (
+        ("the rate of vanilla", report.rate_ratio, report.rate_ratio_interval),
+        ("tighter SLO than vanilla", report.slo_ratio, report.slo_ratio_interval),
     ):
         if ratio is not None:
-            console.print(f"ours: {ratio:.2f} times {text}", style="bold", highlight=False)
+            console.print(
+                f"ours: {ratio:.2f} times{_interval(interval, 2)} {text}",
+                style="bold",
+                highlight=False,
+                markup=False,
+            )
 
 
 def _systems(report: OnlineReport) -> Table:

@@ -70,7 +70,7 @@ async def against(server, suite, out, *more):
         (["--slo-scale", "0.9"], "--slo-scale 0.9: must be 1 or more"),
         (["--traffic", "gamma:0"], "--traffic gamma:0"),
         (["--traffic", "trace:nowhere"], "nowhere: cannot be read"),
-        (["--profile", "huge"], "--profile huge: there are quick, full"),
+        (["--profile", "huge"], "--profile huge: there are quick, ablation, full"),
         (["--system", "magic"], "--system magic: there are all, vanilla"),
         (["--chats", "1"], "--chats 1"),
         (["--repeats", "0"], "--repeats 0"),

@@ -5,12 +5,11 @@ import pytest
 from dynasor.bench.online_plan import (
     Ladder,
     Point,
-    check_rates,
-    check_scale,
     live_scales,
     next_point,
     shares,
 )
+from dynasor.bench.online_profile import check_rates, check_scale
 from dynasor.bench.systems import all_systems, choose_systems
 from dynasor.errors import ConfigError
 

@@ -11,7 +11,7 @@ from certaindex.evidence import Evidence
 from dynasor.bench.arrivals import parse_traffic
 from dynasor.bench.online import Benchmark, run_online
 from dynasor.bench.online_folder import OnlineFolder
-from dynasor.bench.online_plan import Profile
+from dynasor.bench.online_profile import Profile
 from dynasor.bench.online_results import report_of
 from dynasor.bench.recorded import collect_questions
 from dynasor.bench.simulated_bench import can_simulate
@@ -143,7 +143,7 @@ async def test_stopping_early_bears_a_higher_rate(stage, tmp_path):
     assert vanilla.accuracy == pytest.approx(0.8, abs=0.05)
     rates = [row.rate for row in vanilla.rates]
     assert rates == sorted(rates)
-    assert len(rates) <= 4, "the highest rate is hopeless for vanilla"
+    assert max(rates) < 16, "the highest rate is hopeless for vanilla"
 
 
 async def test_an_engine_that_dies_keeps_what_was_run(stage, tmp_path):

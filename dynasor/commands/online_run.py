@@ -1,0 +1,107 @@
+"""Run an online benchmark, live or in virtual time, and show what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from certaindex.equivalence import AnswerEquivalence
+from dynasor.bench.live_stage import LiveStage
+from dynasor.bench.online import Benchmark, Stage, run_online, settings_of
+from dynasor.bench.online_folder import OnlineFolder
+from dynasor.bench.online_plots import save_pictures
+from dynasor.bench.online_report import OnlineReport
+from dynasor.bench.online_results import report_of
+from dynasor.bench.simulated_bench import Simulation
+from dynasor.bench.systems import OnlineSystem
+from dynasor.commands.engine import started
+from dynasor.commands.online_display import OnlineProgress, print_report
+from dynasor.config import Config
+
+
+async def bench_and_show(
+    benchmark: Benchmark,
+    settings: Config,
+    vanilla: OnlineSystem,
+    traffic: str,
+    virtual: Simulation | None,
+    out: Path,
+    fresh: bool,
+    console: Console,
+) -> OnlineReport:
+    """Run what the folder lacks; tables, pictures and online.json of all that it then holds.
+
+    Args:
+        benchmark: what is compared.
+        settings: of the engine and the samples.
+        vanilla: the system that all are measured by.
+        traffic: as given, for the folder.
+        virtual: what takes the engine's place, or None.
+        out: the folder.
+        fresh: throw an earlier benchmark there away.
+        console: for progress and tables.
+    """
+    engine = {
+        "engine": settings.engine.model_dump(),
+        "algorithm": settings.algorithm.model_dump(),
+        "rule": settings.allocator.rule,
+        "wave": settings.allocator.wave,
+        "simulated": None if virtual is None else virtual.settings,
+    }
+    with (
+        OnlineFolder(out, settings_of(benchmark, engine, traffic), fresh=fresh) as folder,
+        AnswerEquivalence() as equivalence,
+        OnlineProgress(console) as progress,
+    ):
+        if folder.results:
+            console.print(f"going on after {len(folder.results)} runs in {out}", style="dim")
+
+        @asynccontextmanager
+        async def stage(system: OnlineSystem) -> AsyncIterator[Stage]:
+            if virtual is not None:
+                yield virtual.stage
+                return
+            async with _live(
+                benchmark, settings, vanilla, system, equivalence, progress, console
+            ) as live:
+                yield live
+
+        ladder = await run_online(benchmark, folder, stage, progress)
+        report = report_of(benchmark.systems, folder, ladder)
+    print_report(report, console)
+    (out / "online.json").write_text(
+        json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8"
+    )
+    await asyncio.to_thread(save_pictures, report, out)
+    console.print(f"results and pictures: {out}", markup=False, highlight=False, soft_wrap=True)
+    return report
+
+
+@asynccontextmanager
+async def _live(
+    benchmark: Benchmark,
+    settings: Config,
+    vanilla: OnlineSystem,
+    system: OnlineSystem,
+    equivalence: AnswerEquivalence,
+    progress: OnlineProgress,
+    console: Console,
+) -> AsyncIterator[Stage]:
+    """The real engine with the scheduler of a system."""
+    scheduler = settings.scheduler.model_copy(update={"policy": system.policy})
+    async with started(settings.model_copy(update={"scheduler": scheduler}), console) as engine:
+        yield LiveStage(
+            engine,
+            vanilla,
+            settings,
+            benchmark.suite,
+            benchmark.profile,
+            benchmark.chats,
+            equivalence,
+            progress.measured,
+        )
