@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from certaindex.stopping import parse_rule
 from dynasor.bench.online_folder import COMPLETIONS, POINTS
 from dynasor.bench.recorded import collect_questions
 from dynasor.bench.service import allocator_of
-from dynasor.bench.simulation import Cluster, simulate
+from dynasor.bench.simulation import VLLM, Cluster, simulate
 from dynasor.bench.slo import Window
 from dynasor.bench.systems import all_systems
 from dynasor.bench.workload import Arrival
@@ -35,10 +36,13 @@ def main() -> None:
     arguments = _arguments()
     questions = collect_questions(read_traces(arguments.trace))
     calibration = Calibration.read(arguments.calibration)
-    cluster = Cluster(calibration.replica(), 1, per_request=calibration.per_request)
     evidence = read_evidence(arguments.evidence) if arguments.evidence else None
     known = {s.name: s for s in all_systems("default", 4, evidence=evidence is not None)}
     system = known[arguments.system]
+    replica = replace(calibration.replica(), fit_memory=system.policy != VLLM)
+    if system.weighs:
+        replica = replace(replica, step_time=replica.step_time.with_logprobs())
+    cluster = Cluster(replica, 1, per_request=calibration.per_request)
     rule = parse_rule(system.stop_rule(arguments.samples))
     completions = _rows(arguments.run / COMPLETIONS)
     found = []

@@ -19,6 +19,8 @@ LONGEST_PROMPT = 2048
 LONGEST_OUTPUT = 256
 LONE_REQUESTS = 12
 """Requests that run alone, to see what a request costs besides its steps."""
+_LOGPROBS_AT = 0.4
+"""Share of the longest prompt with which log-probabilities are asked for too."""
 _TOKENS_A_WORD = 4  # at most: a number of three digits and a space
 
 
@@ -29,25 +31,30 @@ class Load(NamedTuple):
         requests: how many.
         words: of each prompt, drawn between half of this and this.
         output: tokens of each, drawn likewise.
+        logprobs: whether they want log-probabilities.
     """
 
     requests: int
     words: int
     output: int
+    logprobs: bool = False
 
 
 def loads(max_running: int, max_model_len: int) -> Iterator[Load]:
     """Batches from one request to more than fit at once, with short and with long prompts.
 
     What does not fit in the batch is admitted as others end, so prompts are then computed beside
-    requests that decode.
+    requests that decode. One load of each size is sent a second time, with log-probabilities.
     """
     prompt = min(LONGEST_PROMPT, max_model_len // 2)
     output = min(LONGEST_OUTPUT, max_model_len // 4)
     sizes = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     for requests in [size for size in sizes if size < max_running] + [max_running]:
         for share in (0.1, 0.4, 1.0):
-            yield Load(requests, max(2, int(share * prompt) // _TOKENS_A_WORD), output)
+            words = max(2, int(share * prompt) // _TOKENS_A_WORD)
+            yield Load(requests, words, output)
+            if share == _LOGPROBS_AT:
+                yield Load(requests, words, output, logprobs=True)
     for share in (0.1, 1.0):
         yield Load(3 * max_running, max(2, int(share * prompt) // _TOKENS_A_WORD), output // 2)
 
@@ -77,7 +84,9 @@ async def calibrate(
     every = list(loads(sizes.max_running, sizes.max_model_len))
     for done, load in enumerate(every):
         await sender.send(load)
-        steps += [Step(*step) for step in await engine.steps()]
+        steps += [
+            Step(*step, logprobs=step[1] if load.logprobs else 0) for step in await engine.steps()
+        ]
         if progress:
             progress(done + 1, len(every))
     fit = StepTime.fit(steps)
@@ -128,7 +137,10 @@ class _Sender:
             f"calibrate-{self._sent}",
             f"calibrate-{self._sent}",
             " ".join(str(draw.randint(100, 999)) for _ in range(words)),
-            Sampling(max_tokens=draw.randint(max(1, load.output // 2), load.output)),
+            Sampling(
+                max_tokens=draw.randint(max(1, load.output // 2), load.output),
+                logprobs=load.logprobs,
+            ),
         )
         async for event in self._engine.submit(request):
             if isinstance(event, Generation):

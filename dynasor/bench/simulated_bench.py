@@ -95,6 +95,7 @@ def open_simulation(
         chats=chats,
         aging=aging_of(scheduler),
         weigh=None if evidence is None else lambda sample: evidence.weigh(sample.logprobs),
+        fit_memory=scheduler.fit_memory,
     )
     settings = {
         "calibration": asdict(measured),

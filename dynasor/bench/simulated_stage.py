@@ -20,10 +20,11 @@ from dynasor.bench.online_plan import Point
 from dynasor.bench.recorded import RecordedQuestion
 from dynasor.bench.reference import Reference, spread
 from dynasor.bench.service import allocator_of
-from dynasor.bench.simulation import Cluster, Simulated, simulate
+from dynasor.bench.simulation import VLLM, Cluster, Simulated, simulate
 from dynasor.bench.slo import Window
 from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival, Completion
+from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging
 from dynasor.suites import Query, Suite
@@ -74,6 +75,7 @@ class SimulatedStage:
         chats: share of plain chats.
         aging: starvation guard of the gang policies.
         weigh: vote weight of a sample for systems that weigh, or None.
+        fit_memory: whether gang policies look ahead in memory.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class SimulatedStage:
         chats: float,
         aging: Aging | None,
         weigh: Weigh | None,
+        fit_memory: bool = True,
     ) -> None:
         self._cluster = cluster
         self._vanilla = vanilla
@@ -98,6 +101,7 @@ class SimulatedStage:
         self._chats = chats
         self._aging = aging
         self._weigh = weigh
+        self._fit_memory = fit_memory
         self._lone: tuple[dict[str, float], float] | None = None
 
     async def reference(self, *, capacity: bool) -> Reference:
@@ -178,7 +182,7 @@ class SimulatedStage:
         return simulate(
             workload,
             self._questions,
-            replace(self._cluster, replicas=replicas),
+            replace(self._cluster, replicas=replicas, replica=self._replica(system)),
             allocator_of(system, self._samples),
             samples=self._samples,
             policy=system.policy,
@@ -187,6 +191,15 @@ class SimulatedStage:
             when_due=system.when_due,
             weigh=self._weigh if system.weighs else None,
             seed=seed,
+        )
+
+    def _replica(self, system: OnlineSystem) -> ReplicaSettings:
+        """A replica with the scheduler of a system, and with the log-probabilities that it wants."""
+        replica = self._cluster.replica
+        return replace(
+            replica,
+            step_time=replica.step_time.with_logprobs() if system.weighs else replica.step_time,
+            fit_memory=self._fit_memory and system.policy != VLLM,
         )
 
     def _forecast(self, system: OnlineSystem) -> Forecast | None:

@@ -72,6 +72,10 @@ class KVBlocks:
         used = self._prompts.get(prefix)
         return self.blocks(tokens) - (used[1] if used is not None else 0)
 
+    def shared(self, prefix: str) -> bool:
+        """Whether somebody uses this prompt."""
+        return prefix in self._prompts
+
     def admit(self, owner: Hashable, prefix: str, prompt: int, tokens: int) -> Holding:
         """Begin a sequence of `tokens`, the first `prompt` of which are those of `prefix`.
 

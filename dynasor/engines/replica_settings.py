@@ -17,6 +17,8 @@ class ReplicaSettings:
         max_batched_tokens: tokens that one step computes at most.
         kv_blocks: blocks of the KV cache that requests can use.
         block_size: tokens a block.
+        fit_memory: admit a request only if the batch with it is expected to fit in the KV cache to its
+            end, as `dynasor.scheduling.vllm_scheduler` does.
     """
 
     step_time: StepTime
@@ -24,6 +26,7 @@ class ReplicaSettings:
     max_batched_tokens: int = 8192
     kv_blocks: int = 1 << 20
     block_size: int = 16
+    fit_memory: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_running", "max_batched_tokens", "kv_blocks", "block_size"):

@@ -24,6 +24,7 @@ from dynasor.engines.simulated_job import Counters, Job, Queue, Report, State
 from dynasor.engines.step_run import StepRun, last_that_holds
 from dynasor.errors import EngineError
 from dynasor.scheduling.gang import Hints
+from dynasor.scheduling.memory import expected_left, peak_tokens
 
 RECONSIDER = 1.0
 """Seconds after which a queue whose first request does not fit is asked again: its order may change."""
@@ -196,7 +197,25 @@ class Replica:
         if head is None:
             return False
         cost = self._blocks.cost(head.prefix, head.prompt + head.generated)
-        return cost <= self._blocks.free - reserved
+        return cost <= self._blocks.free - reserved and self._has_room(head)
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether the batch with this request too is expected to fit in the KV cache to its end."""
+        if not self._settings.fit_memory or not self._running:
+            return True
+        blocks, typical = self._blocks, self._queue.typical
+        free = float(blocks.free * blocks.size)
+        shared = blocks.shared(job.prefix)
+        if free > job.prompt + job.generated + (1 + len(self._running)) * typical:
+            return True  # even if all grew from here to their usual length
+        batch = []
+        for member in self._running:
+            decodes = member.state is State.DECODING
+            done = float(self._lockstep.generated(member) if decodes else member.generated)
+            batch.append((done, expected_left(int(done), typical, inf)))
+        kept = job.generated if shared else job.prompt + job.generated
+        batch.append((float(kept), expected_left(job.generated, typical, inf)))
+        return peak_tokens(kept, batch) <= free
 
     def _serve_in_order(self, step: _Step) -> bool:
         """Give tokens and blocks to the running, one by one; True if some were preempted for it."""
@@ -248,7 +267,7 @@ class Replica:
         """Admit from the queue until one does not fit."""
         while step.left and self._has_place() and (job := self._queue.peek()) is not None:
             tokens = job.prompt + job.generated
-            if self._blocks.cost(job.prefix, tokens) > self._blocks.free:
+            if self._blocks.cost(job.prefix, tokens) > self._blocks.free or not self._has_room(job):
                 return
             self._queue.take()
             job.held = self._blocks.admit(job, job.prefix, job.prompt, tokens)

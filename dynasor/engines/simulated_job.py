@@ -88,6 +88,8 @@ class Queue(Protocol):
     """Who is admitted next: a `GangQueue` or an `ArrivalQueue` of jobs."""
 
     pace: float
+    typical: float
+    """Output tokens that a request typically takes."""
 
     def add(self, item: Job, gang: str | None, name: str, hints: Hints | None = None) -> None:
         """A request has come."""

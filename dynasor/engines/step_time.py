@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from typing import Any, NamedTuple, Self
 
@@ -25,23 +25,27 @@ class Step(NamedTuple):
         decoding: requests that got their next token.
         prefill_tokens: tokens of prompts that were computed, preempted outputs included.
         context_tokens: tokens in the KV cache of all requests of the step, new ones included.
+        logprobs: requests among those that decode that want log-probabilities.
     """
 
     seconds: float
     decoding: int
     prefill_tokens: int
     context_tokens: int
+    logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of a step: a sum of four terms.
+    """Seconds of a step: a sum of terms.
 
     Attributes:
         base: of any step.
         per_request: for each request that decodes.
         per_prefill_token: for each token of a prompt.
         per_context_token: for each token in the KV cache that attention reads.
+        per_logprob: for each request that decodes and wants log-probabilities, besides; see
+            `with_logprobs`.
         error: median relative error on the steps that it was fitted to; None where it was not.
     """
 
@@ -49,6 +53,7 @@ class StepTime:
     per_request: float = 0.0
     per_prefill_token: float = 0.0
     per_context_token: float = 0.0
+    per_logprob: float = 0.0
     error: float | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +72,10 @@ class StepTime:
             + self.per_prefill_token * prefill_tokens
             + self.per_context_token * context_tokens
         )
+
+    def with_logprobs(self) -> Self:
+        """As it is where all requests want log-probabilities."""
+        return replace(self, per_request=self.per_request + self.per_logprob, per_logprob=0.0)
 
     def decode(self, steps: int, decoding: int, context_tokens: int) -> float:
         """Seconds of `steps` steps in a row in which the same requests decode.
@@ -93,7 +102,7 @@ class StepTime:
         """
         from scipy.optimize import nnls
 
-        rows = np.array([step for step in steps if step[0] > 0], dtype=float).reshape(-1, 4)
+        rows = np.array([step for step in steps if step[0] > 0], dtype=float).reshape(-1, 5)
         if len(rows) < _FEWEST:
             raise DataError(f"{len(rows)} measured steps: at least {_FEWEST} are needed for a fit")
         seconds = rows[:, 0]
@@ -110,8 +119,8 @@ class StepTime:
             off = np.abs(seconds / predicted - 1)
             spread = 1.4826 * float(np.median(off))
             kept = off <= _FAR * max(spread, _LEAST_SPREAD)
-        base, request, prefill, context = (terms / scale).tolist()
-        return cls(base, request, prefill, context, error=float(np.median(off)))
+        base, request, prefill, context, logprob = (terms / scale).tolist()
+        return cls(base, request, prefill, context, logprob, error=float(np.median(off)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -137,4 +146,4 @@ class StepTime:
             raise DataError(f"step_time: {error}") from None
 
 
-_TERMS = ("base", "per_request", "per_prefill_token", "per_context_token")
+_TERMS = ("base", "per_request", "per_prefill_token", "per_context_token", "per_logprob")

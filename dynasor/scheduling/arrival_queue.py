@@ -17,6 +17,7 @@ class ArrivalQueue(Generic[T]):
     def __init__(self) -> None:
         self._waiting: OrderedDict[T, None] = OrderedDict()
         self.pace = 0.0
+        self.typical = 100.0  # who serves in order of arrival does not look ahead
 
     def add(self, item: T, gang: str | None, name: str, hints: Hints | None = None) -> None:
         """A request has come."""

@@ -9,7 +9,7 @@ from dynasor.engines.calibration import Calibration
 from dynasor.engines.step_time import Step, StepTime
 from dynasor.errors import DataError
 
-TRUE = StepTime(0.01, 2e-4, 5e-5, 1e-7)
+TRUE = StepTime(0.01, 2e-4, 5e-5, 1e-7, 1e-4)
 
 
 def measured(count, noise=0.0, held_up=0.0):
@@ -18,12 +18,14 @@ def measured(count, noise=0.0, held_up=0.0):
     for _ in range(count):
         decoding, context = draw.randint(0, 64), draw.randint(100, 50_000)
         prefill = draw.choice([0, 0, 0, draw.randint(1, 2000)])
-        seconds = TRUE.step(decoding, prefill, context) * draw.gauss(1, noise)
+        logprobs = draw.choice([0, decoding])
+        exact = TRUE.step(decoding, prefill, context) + TRUE.per_logprob * logprobs
+        seconds = exact * draw.gauss(1, noise)
         slow = draw.uniform(3, 30) if draw.random() < held_up else 1
-        yield Step(seconds * slow, decoding, prefill, context)
+        yield Step(seconds * slow, decoding, prefill, context, logprobs)
 
 
-TERMS = ("base", "per_request", "per_prefill_token", "per_context_token")
+TERMS = ("base", "per_request", "per_prefill_token", "per_context_token", "per_logprob")
 
 
 def test_the_fit_finds_the_terms():
@@ -43,6 +45,12 @@ def test_noise_is_measured_and_steps_that_were_held_up_do_not_count():
 def test_no_term_is_negative():
     steps = [Step(0.02 - 1e-4 * n, n, 0, 0) for n in range(1, 60)]  # quicker the larger
     assert StepTime.fit(steps).per_request == 0
+
+
+def test_log_probabilities_cost_what_the_requests_that_want_them_add():
+    charged = TRUE.with_logprobs()
+    assert charged.step(10, 0, 0) == pytest.approx(TRUE.step(10, 0, 0) + 10 * TRUE.per_logprob)
+    assert charged.with_logprobs() == charged, "charged once"
 
 
 def test_too_few_steps_are_refused():
