@@ -1,6 +1,7 @@
 """The simulated replica: exact times by hand, and the jumps against going token by token."""
 
 import random
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -189,6 +190,22 @@ def test_sizes_are_checked(size):
         ReplicaSettings(ONE_SECOND, **{size: 0})
 
 
+def test_a_request_waits_until_the_batch_is_expected_to_fit():
+    def run(fit_memory):
+        machine = replica(by("gang-fcfs"), block_size=1, kv_blocks=30, fit_memory=fit_memory)
+        jobs = [job(name, prompt=2, output=10, gang=name) for name in "abc"]
+        return serve(machine, [(0, each, None) for each in jobs])[0], machine.counters
+
+    # Nothing has ended: a request is thought to take 100 tokens. Then it is known to take 10, and two
+    # of 12 fit in 30 blocks.
+    ends, counters = run(True)
+    assert ends == {"a": 10, "b": 20, "c": 20}
+    assert counters.preemptions == 0
+    ends, counters = run(False)
+    assert ends["c"] > 10
+    assert counters.preemptions > 0
+
+
 # Against the reference -----------------------------------------------------------------------------
 
 
@@ -246,3 +263,19 @@ def test_jumps_equal_going_token_by_token(policy, seed):
     assert (counters.steps, counters.preemptions) == (naive.steps, naive.preemptions)
     assert counters.recomputed_tokens == naive.lost
     assert machine.free_blocks == sizes.kv_blocks == len(naive.pool.free)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=strategies.integers(0, 2**32))
+def test_looking_ahead_in_memory_loses_nothing(seed):
+    sizes, submits, aborts = workload(seed)
+    machine = Replica(replace(sizes, fit_memory=True), by("gang-fcfs"))
+    jobs = {spec[0]: Job(*spec) for _, spec in submits}
+    ends, cut, _ = serve(
+        machine,
+        [(time, jobs[spec[0]], None) for time, spec in submits],
+        [(time, jobs[name]) for time, name in aborts],
+    )
+    assert set(ends) | set(cut) == set(jobs)
+    assert all(jobs[name].generated == jobs[name].output for name in ends)
+    assert (machine.running, machine.waiting, machine.free_blocks) == (0, 0, sizes.kv_blocks)
