@@ -14,7 +14,7 @@ from dynasor.bench.arrivals import Traffic, plan_arrivals
 from dynasor.bench.live_run import Keep
 from dynasor.bench.online_folder import OnlineFolder, PointResult
 from dynasor.bench.online_plan import Ladder, Point, next_point, round_figures
-from dynasor.bench.online_profile import Profile
+from dynasor.bench.online_profile import Profile, check_arrivals
 from dynasor.bench.reference import Reference
 from dynasor.bench.slo import Window, counted_window
 from dynasor.bench.systems import OnlineSystem
@@ -99,7 +99,11 @@ class Benchmark:
     seed: int
 
     def ladder(self, reference: Reference) -> Ladder:
-        """The rates in arrivals a second."""
+        """The rates in arrivals a second.
+
+        Raises:
+            ConfigError: if a run would have too many arrivals.
+        """
         profile, capacity = self.profile, reference.capacity
         if self.rates is not None:
             rates, scale_rate = self.rates, self.scale_rate or self.rates[0]
@@ -107,6 +111,7 @@ class Benchmark:
             assert capacity is not None, "it is measured where no rates are given"
             rates = tuple(round_figures(factor * capacity) for factor in profile.factors)
             scale_rate = min(rates, key=lambda rate: abs(rate - SCALE_RATE * capacity))
+        check_arrivals(rates, profile.duration)
         return Ladder(
             rates=rates,
             scale=self.scale,

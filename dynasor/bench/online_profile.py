@@ -14,6 +14,16 @@ PLACES = 64
 step down more than it serves."""
 
 
+LONGEST = 1_000_000
+"""Seconds of traffic in a run."""
+FASTEST = 1_000_000
+"""Arrivals a second."""
+MOST_ARRIVALS = 1_000_000
+"""Arrivals of a run; they are all planned before it begins."""
+LOOSEST = 1_000_000
+"""SLO scale."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """How thorough a benchmark is.
@@ -104,6 +114,12 @@ def choose_profile(name: str, **given: float | int | None) -> Profile:
     profile = replace(PROFILES[name], **changes)
     if profile.repeats < 1:
         raise ConfigError(f"--repeats {profile.repeats}: must be 1 or more")
+    for option in ("duration", "warm_up", "cool_down"):
+        seconds = getattr(profile, option)
+        if not 0 <= seconds <= LONGEST:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} {seconds:g}: must be 0 to {LONGEST:,} seconds"
+            )
     try:
         counted_window(profile.duration, profile.warm_up, profile.cool_down)
     except ValueError as error:
@@ -132,11 +148,27 @@ def check_rates(rates: Sequence[float]) -> tuple[float, ...]:
         ConfigError: if one is zero or below, or there is none.
     """
     for rate in rates:
-        if not 0 < rate < 1e6:
-            raise ConfigError(f"--rates {rate:g}: a rate must be above 0 arrivals a second")
+        if not 0 < rate <= FASTEST:
+            raise ConfigError(
+                f"--rates {rate:g}: a rate must be above 0 and at most {FASTEST:,} arrivals a second"
+            )
     if not rates:
         raise ConfigError("--rates is empty: give one rate or more")
     return tuple(sorted(set(rates)))
+
+
+def check_arrivals(rates: Sequence[float], duration: float) -> None:
+    """See that no run has more arrivals than can be planned.
+
+    Raises:
+        ConfigError: naming the rate.
+    """
+    for rate in rates:
+        if rate * duration > MOST_ARRIVALS:
+            raise ConfigError(
+                f"--rates {rate:g}: more than {MOST_ARRIVALS:,} arrivals in {duration:g} s; lower it, "
+                "or give a shorter --duration"
+            )
 
 
 def check_scale_rate(rate: float | None, rates: Sequence[float] | None) -> float | None:
@@ -156,9 +188,9 @@ def check_scale(scale: float) -> float:
     Raises:
         ConfigError: if it is under 1.
     """
-    if not 1 <= scale < 1e6:
+    if not 1 <= scale <= LOOSEST:
         raise ConfigError(
-            f"--slo-scale {scale:g}: must be 1 or more, for an answer cannot be due before the idle "
-            "engine has it"
+            f"--slo-scale {scale:g}: must be 1 to {LOOSEST:,}; under 1 an answer would be due before "
+            "the idle engine has it"
         )
     return scale

@@ -147,6 +147,7 @@ def bench_online(
     from dynasor.bench.online import Benchmark
     from dynasor.bench.online_profile import (
         PLACES,
+        check_arrivals,
         check_scale,
         check_scale_rate,
         choose_profile,
@@ -214,6 +215,7 @@ def bench_online(
     else:
         virtual, questions = None, load_suite(suite, limit=limit)
     given_rates = parse_rates(rates)
+    check_arrivals(given_rates or (), chosen.duration)
     benchmark = Benchmark(
         systems=tuple(choose_systems(known, system or chosen.systems)),
         suite=questions,
