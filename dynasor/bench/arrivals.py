@@ -135,7 +135,9 @@ def plan_arrivals(
 
 
 def group_of(query: Query) -> str:
-    """SLO class of a query: its level, where the suite has levels."""
+    """SLO class of a query: its `slo_class`, or else its level, where the suite has these."""
+    if "slo_class" in query.meta:
+        return str(query.meta["slo_class"])
     return f"level {query.meta['level']}" if "level" in query.meta else "query"
 
 

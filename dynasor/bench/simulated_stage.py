@@ -51,7 +51,7 @@ def suite_of(
     """
     if by_question:
         return Suite(
-            name, tuple(Query(q, "", None, {"level": q}) for q in sorted(questions)), "boxed"
+            name, tuple(Query(q, "", None, {"slo_class": q}) for q in sorted(questions)), "boxed"
         )
     by_length = sorted(questions, key=lambda q: (np.mean(questions[q].query.tokens), q))
     levels = {q: 1 + LEVELS * place // len(by_length) for place, q in enumerate(by_length)}

@@ -67,7 +67,7 @@ async def against(server, suite, out, *more):
         (["--rates", "-2"], "--rates -2: a rate must be above 0"),
         (["--rates", "fast"], "--rates fast: give numbers"),
         (["--rates", ","], "--rates is empty"),
-        (["--slo-scale", "0.9"], "--slo-scale 0.9: must be 1 or more"),
+        (["--slo-scale", "0.9"], "--slo-scale 0.9: must be 1 to 1,000,000"),
         (["--traffic", "gamma:0"], "--traffic gamma:0"),
         (["--traffic", "trace:nowhere"], "nowhere: cannot be read"),
         (["--profile", "huge"], "--profile huge: there are quick, ablation, full"),

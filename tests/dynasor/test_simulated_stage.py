@@ -196,6 +196,56 @@ def test_the_command_runs_in_virtual_time(tmp_path):
     assert report["rate_ratio"] > 1.3
 
 
+def test_deadlines_by_question_are_asked_of_each_question(tmp_path):
+    # One file's samples are twice as long as the other's: so is what its users wait for alone.
+    calibration = tmp_path / "engine.json"
+    Calibration("m", "h", StepTime(STEP), 100, 0.0, 16, 8192, 10_000, 16).write(calibration)
+    traces = []
+    for name, tokens in (("short", TOKENS), ("long", 2 * TOKENS)):
+        traces += ["--traces", str(tmp_path / f"{name}.jsonl")]
+        with TraceWriter(tmp_path / f"{name}.jsonl") as writer:
+            for sample in rows():
+                writer.write(replace(sample, tokens=tokens))
+    result = subprocess.run(
+        [sys.executable, "-m", "dynasor.cli", "bench", "online", "--simulated", str(calibration),
+         *traces, "--slo-class", "question", "-n", str(SAMPLES), "--system", "vanilla",
+         "--rates", "0.5", "--out", str(tmp_path / "out"), "--json"],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    unloaded = json.loads(result.stdout)["unloaded"]
+    assert len(unloaded) == 50
+    for name, tokens in (("short", TOKENS), ("long", 2 * TOKENS)):
+        latency = unloaded[f"{name}.jsonl/q3"]
+        assert latency == pytest.approx(tokens * STEP, rel=0.05)
+    assert "50 classes, " in result.stderr
+
+
+@pytest.mark.parametrize("system", ["vanilla", "+evidence"])
+async def test_who_weighs_pays_for_log_probabilities(system):
+    recorded = questions()
+    chosen = {s.name: s for s in all_systems("default", 4, evidence=True)}[system]
+    times = []
+    for per_logprob in (0.0, STEP / 2):
+        time = StepTime(STEP, per_logprob=per_logprob)
+        paid = SimulatedStage(
+            Cluster(ReplicaSettings(time, max_running=16)),
+            chosen,
+            recorded,
+            suite_of("recorded", recorded),
+            samples=SAMPLES,
+            alone=3,
+            chats=0.0,
+            aging=Aging(),
+            weigh=lambda sample: 1.0,
+        )
+        times.append(sum((await paid.reference(capacity=False)).unloaded.values()))
+    if system == "vanilla":
+        assert times[1] == times[0]
+    else:
+        assert times[1] > 1.5 * times[0]
+
+
 def test_recorded_likelihoods_are_weighed_by_a_file_that_is_given(tmp_path):
     traces, calibration = tmp_path / "traces.jsonl", tmp_path / "engine.json"
     with TraceWriter(traces) as writer:
