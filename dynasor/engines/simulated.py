@@ -211,8 +211,8 @@ class Replica:
         batch = []
         for member in self._running:
             decodes = member.state is State.DECODING
-            done = float(self._lockstep.generated(member) if decodes else member.generated)
-            batch.append((done, expected_left(int(done), typical, inf)))
+            done = self._lockstep.generated(member) if decodes else member.generated
+            batch.append((float(done), expected_left(done, typical, inf)))
         kept = job.generated if shared else job.prompt + job.generated
         batch.append((float(kept), expected_left(job.generated, typical, inf)))
         return peak_tokens(kept, batch) <= free

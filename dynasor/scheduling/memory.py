@@ -13,13 +13,13 @@ LEAST_LEFT = 0.25
 """Expected rest of a request that is longer than usual already, as a share of the usual length."""
 
 
-def expected_left(generated: int, typical: float, most: int) -> float:
+def expected_left(generated: int, typical: float, most: float) -> float:
     """Tokens that a request will still generate, by what requests typically take.
 
     Args:
         generated: output tokens so far.
         typical: mean output tokens of finished requests.
-        most: the largest number that it may still generate.
+        most: the largest number that it may still generate; inf where that is not known.
     """
     return min(max(typical - generated, LEAST_LEFT * typical), most)
 
