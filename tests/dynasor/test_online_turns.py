@@ -117,4 +117,4 @@ def test_the_ablation_runs_few_rates_and_none_beyond():
     ablation = PROFILES["ablation"]
     assert not ablation.beyond
     systems = len(all_systems("default", 4, evidence=True))
-    assert systems * len(ablation.factors) * (ablation.duration + ablation.patience) < 16 * 60
+    assert systems * len(ablation.factors) * (ablation.duration + ablation.patience) < 14 * 60
