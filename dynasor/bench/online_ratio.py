@@ -19,6 +19,7 @@ DRAWS = 1000
 _Draw = Callable[[Sequence[int], np.random.Generator], float | None]
 Runs = Mapping[float, Mapping[int, Sequence[float]]]
 """Rate or SLO scale -> repeat -> slowdown of each query that counts."""
+_Shares = Mapping[float, Mapping[int, tuple[int, float]]]
 
 
 def rate_ratio_interval(
@@ -37,13 +38,7 @@ def rate_ratio_interval(
         None where fewer than half of the draws have a ratio.
     """
     one, two = _by_rate(seen, ours, scale), _by_rate(seen, vanilla, scale)
-    return _interval(
-        lambda repeats, random: _highest(one, repeats, scale, random),
-        lambda repeats, random: _highest(two, repeats, scale, random),
-        _repeats(one, two),
-        seed,
-        level,
-    )
+    return _interval(_highest(one, scale), _highest(two, scale), _repeats(one, two), seed, level)
 
 
 def scale_ratio_interval(
@@ -100,48 +95,55 @@ def _interval(
     return float(low), float(high)
 
 
-def _highest(
-    runs: Runs, repeats: Sequence[int], scale: float, random: np.random.Generator
-) -> float | None:
-    return highest_rate(_redrawn(runs, repeats, lambda _: scale, random)).value
+def _highest(runs: Runs, scale: float) -> _Draw:
+    shares = _shares(runs, lambda _: scale)
+    return lambda repeats, random: highest_rate(_redrawn(shares, repeats, random)).value
 
 
 def _tightest(runs: Runs, told: bool) -> _Draw:
     """Of a system that is told the scale, from its runs by scale; else from all queries together."""
+    if told:
+        shares = _shares(runs, lambda scale: scale)
+        return lambda repeats, random: tightest_scale(_redrawn(shares, repeats, random)).value
+    queries: dict[int, list[float]] = {}
+    for by_repeat in runs.values():
+        for repeat, slowdowns in by_repeat.items():
+            queries.setdefault(repeat, []).extend(slowdowns)
+    known = {repeat: np.array(slowdowns) for repeat, slowdowns in queries.items()}
 
     def draw(repeats: Sequence[int], random: np.random.Generator) -> float | None:
-        if told:
-            return tightest_scale(_redrawn(runs, repeats, lambda scale: scale, random)).value
-        found: list[float] = []
-        for by_repeat in runs.values():
-            for repeat in repeats:
-                queries = by_repeat.get(repeat, ())
-                if queries:
-                    found += random.choice(queries, size=len(queries)).tolist()
-        return quantile(found, TARGET) if found else None
+        found = [
+            random.choice(known[repeat], size=len(known[repeat]))
+            for repeat in repeats
+            if repeat in known
+        ]
+        return quantile(np.concatenate(found).tolist(), TARGET) if found else None
 
     return draw
 
 
+def _shares(runs: Runs, due: Callable[[float], float]) -> _Shares:
+    """Rate or scale -> repeat -> queries, and the share of them in time."""
+    return {
+        key: {
+            repeat: (len(slowdowns), sum(value <= due(key) for value in slowdowns) / len(slowdowns))
+            for repeat, slowdowns in by_repeat.items()
+        }
+        for key, by_repeat in runs.items()
+    }
+
+
 def _redrawn(
-    runs: Runs,
-    repeats: Sequence[int],
-    due: Callable[[float], float],
-    random: np.random.Generator,
+    shares: _Shares, repeats: Sequence[int], random: np.random.Generator
 ) -> dict[float, float]:
     """Rate or scale -> attainment among redrawn queries of these repeats; without runs, left out."""
-    shares = {}
-    for key, by_repeat in runs.items():
-        met = total = 0
-        for repeat in repeats:
-            queries = by_repeat.get(repeat, ())
-            if queries:
-                share = sum(value <= due(key) for value in queries) / len(queries)
-                met += int(random.binomial(len(queries), share))
-                total += len(queries)
-        if total:
-            shares[key] = met / total
-    return shares
+    found = {}
+    for key, by_repeat in shares.items():
+        drawn = [by_repeat[repeat] for repeat in repeats if repeat in by_repeat]
+        if drawn:
+            met = sum(random.binomial(queries, share) for queries, share in drawn)
+            found[key] = met / sum(queries for queries, _ in drawn)
+    return found
 
 
 def _by_rate(seen: Seen, system: str, scale: float) -> Runs:

@@ -78,6 +78,10 @@ class OnlineProgress:
                 f"{reference.tokens_per_second:,.0f} tokens/s"
             )
 
+    def stop(self) -> None:
+        """Show no more progress."""
+        self._progress.stop()
+
     def _line(self, text: str) -> None:
         self._console.print(text, style="dim", highlight=False, soft_wrap=True)
 

@@ -22,6 +22,7 @@ from dynasor.bench.systems import OnlineSystem
 from dynasor.commands.engine import started
 from dynasor.commands.online_display import OnlineProgress, print_report
 from dynasor.config import Config
+from dynasor.errors import EngineError
 
 
 async def bench_and_show(
@@ -35,6 +36,8 @@ async def bench_and_show(
     console: Console,
 ) -> OnlineReport:
     """Run what the folder lacks; tables, pictures and online.json of all that it then holds.
+
+    After Ctrl-C, or when an engine has died, tables and online.json of the runs that ended.
 
     Args:
         benchmark: what is compared.
@@ -71,14 +74,27 @@ async def bench_and_show(
             ) as live:
                 yield live
 
-        ladder = await run_online(benchmark, folder, stage, progress)
-        report = report_of(benchmark.systems, folder, ladder)
-    print_report(report, console)
-    (out / "online.json").write_text(
-        json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8"
-    )
+        try:
+            await run_online(benchmark, folder, stage, progress)
+        except (EngineError, asyncio.CancelledError):
+            if folder.results:  # what is there so far is worth a look
+                progress.stop()
+                _tell(benchmark, folder, console)
+            raise
+        report = _tell(benchmark, folder, console)
     await asyncio.to_thread(save_pictures, report, out)
     console.print(f"results and pictures: {out}", markup=False, highlight=False, soft_wrap=True)
+    return report
+
+
+def _tell(benchmark: Benchmark, folder: OnlineFolder, console: Console) -> OnlineReport:
+    """Tables and online.json of what the folder holds."""
+    assert folder.reference is not None, "runs are measured by it"
+    report = report_of(benchmark.systems, folder, benchmark.ladder(folder.reference))
+    print_report(report, console)
+    (folder.path / "online.json").write_text(
+        json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8"
+    )
     return report
 
 

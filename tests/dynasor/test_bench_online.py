@@ -195,6 +195,8 @@ async def test_ctrl_c_keeps_what_was_answered(suite, tmp_path):
         _, errors = await process.communicate()
         assert process.returncode == 130
         assert b"Traceback" not in errors
+        assert b"vanilla" in errors
+        assert json.loads((out / "online.json").read_text())["systems"]
         kept = (out / "points.jsonl").read_bytes()
         code, _, errors = await against(server, suite, out)
     assert code == 0, errors
