@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from dynasor.bench.arrivals import Traffic, plan_arrivals
+from dynasor.bench.arrivals import Traffic, group_of, plan_arrivals
 from dynasor.bench.live_run import Keep
 from dynasor.bench.online_folder import OnlineFolder, PointResult
 from dynasor.bench.online_plan import Ladder, Point, next_point, round_figures
@@ -19,7 +19,7 @@ from dynasor.bench.reference import Reference
 from dynasor.bench.slo import Window, counted_window
 from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival, Completion
-from dynasor.errors import EngineError
+from dynasor.errors import EngineError, RunError
 from dynasor.suites import Suite
 
 SCALE_RATE = 0.8
@@ -155,7 +155,7 @@ async def run_online(
 
     Raises:
         EngineError: if an engine dies; all that was answered is in the folder.
-        RunError: if the folder cannot be written.
+        RunError: if the folder cannot be written, or was measured with other classes.
     """
     turns = _Turns(benchmark, folder, open_stage, watch)
     try:
@@ -194,8 +194,15 @@ class _Turns:
             self._folder.write_reference(
                 await stage.reference(capacity=self._benchmark.rates is None)
             )
-        assert self._folder.reference is not None, "it was just written"
-        return self._folder.reference
+        reference = self._folder.reference
+        assert reference is not None, "it was just written"
+        classes = {group_of(query) for query in self._benchmark.suite.queries}
+        if lacking := sorted(classes - reference.unloaded.keys()):
+            raise RunError(
+                f"{self._folder.path} was measured without the class {lacking[0]!r}: the suite has "
+                "changed since; choose another --out, or --fresh to throw it away"
+            )
+        return reference
 
     async def run_all(self, ladder: Ladder, reference: Reference) -> None:
         """Run all that is missing of a ladder, one run of a system after one of another."""

@@ -1,6 +1,7 @@
 """Who runs when in the online benchmark, on engines that only take notes."""
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from dynasor.bench.online_profile import PROFILES, choose_profile
 from dynasor.bench.reference import Reference
 from dynasor.bench.systems import all_systems
 from dynasor.bench.workload import Completion
-from dynasor.errors import EngineError
+from dynasor.errors import EngineError, RunError
 from dynasor.suites import Query, Suite
 
 SUITE = Suite("two", (Query("a", "", "1", {}), Query("b", "", "1", {})), "boxed")
@@ -111,6 +112,14 @@ async def test_an_engine_that_dies_keeps_what_was_run_and_the_rest_follows(tmp_p
     assert machine.open == 0
     again = await play(tmp_path, wanted, Machine())
     assert again.opened == [], "nothing is missing: no engine is started"
+
+
+async def test_a_folder_that_was_measured_with_other_classes_is_refused(tmp_path):
+    wanted = benchmark(["vanilla"], (1.0,))
+    await play(tmp_path, wanted, Machine())
+    other = Suite("two", (Query("a", "", "1", {"slo_class": "hard"}),), "boxed")
+    with pytest.raises(RunError, match="without the class 'hard'"):
+        await play(tmp_path, replace(wanted, suite=other), Machine())
 
 
 def test_the_ablation_runs_few_rates_and_none_beyond():
