@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from dynasor.commands.options import (
     bench_seed,
     overrides,
 )
+
+if TYPE_CHECKING:
+    from dynasor.config import Config
 
 
 def bench_online(
@@ -146,7 +149,6 @@ def bench_online(
     from dynasor.bench.arrivals import parse_traffic
     from dynasor.bench.online import Benchmark
     from dynasor.bench.online_profile import (
-        PLACES,
         check_arrivals,
         check_scale,
         check_scale_rate,
@@ -176,17 +178,16 @@ def bench_online(
         tune_cpu=tune_cpu,
     )
     given["engine"]["max_running"] = max_running
-    settings = bench_seed(load_config(config, given))
-    if "max_running" not in settings.engine.model_fields_set:
-        engine_settings = settings.engine.model_copy(update={"max_running": PLACES})
-        settings = settings.model_copy(update={"engine": engine_settings})
-    if settings.engine.kind == "replay":
-        raise ConfigError("--engine replay: a recording has no load; use vllm or openai")
+    settings = _with_places(bench_seed(load_config(config, given)))
     if not 0 <= chats < 1:
         raise ConfigError(f"--chats {chats:g}: must be 0 or more and below 1")
     chosen = choose_profile(
         profile, duration=duration, warm_up=warm_up, cool_down=cool_down, repeats=repeats
     )
+    given_rates = parse_rates(rates)
+    check_arrivals(given_rates or (), chosen.duration)
+    at_rate = check_scale_rate(scale_rate, given_rates)
+    scale, arriving = check_scale(slo_scale), parse_traffic(traffic)
     # Recorded samples may be of any model: what is known of the configured one may not fit them.
     fits = simulated is None or settings.algorithm.evidence is not None
     learned = evidence_of(settings) if fits else None
@@ -214,16 +215,14 @@ def bench_online(
         raise ConfigError("--traces, --replicas and --slo-class: only with --simulated")
     else:
         virtual, questions = None, load_suite(suite, limit=limit)
-    given_rates = parse_rates(rates)
-    check_arrivals(given_rates or (), chosen.duration)
     benchmark = Benchmark(
         systems=tuple(choose_systems(known, system or chosen.systems)),
         suite=questions,
-        traffic=parse_traffic(traffic),
+        traffic=arriving,
         profile=chosen,
-        scale=check_scale(slo_scale),
+        scale=scale,
         rates=given_rates,
-        scale_rate=check_scale_rate(scale_rate, given_rates),
+        scale_rate=at_rate,
         chats=chats,
         seed=settings.algorithm.seed or 0,
     )
@@ -235,3 +234,20 @@ def bench_online(
     if report.failed:
         console.print(f"the engine failed {report.failed} queries; see {out}", style="red")
         raise typer.Exit(1)
+
+
+def _with_places(settings: Config) -> Config:
+    """The configuration with a batch that fits few cores, where it does not say.
+
+    Raises:
+        ConfigError: if the engine is a recording.
+    """
+    from dynasor.bench.online_profile import PLACES
+    from dynasor.errors import ConfigError
+
+    if settings.engine.kind == "replay":
+        raise ConfigError("--engine replay: a recording has no load; use vllm or openai")
+    if "max_running" in settings.engine.model_fields_set:
+        return settings
+    engine = settings.engine.model_copy(update={"max_running": PLACES})
+    return settings.model_copy(update={"engine": engine})
