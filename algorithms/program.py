@@ -13,7 +13,10 @@ from typing import Literal, NamedTuple, Protocol, TypedDict
 
 from certaindex.votes import Votes
 
-RequestKind = Literal["sample", "step", "probe", "score"]
+RequestKind = Literal["sample", "step", "probe", "score", "answer"]
+"""What a request is for: a whole answer, a part of one, a look at one that is being written, a
+reward (of `prompt` and `prefix`, see `Generation.reward`), or what is still to say after a stop."""
+
 FinishReason = Literal["stop", "length", "aborted", "error"]
 
 
@@ -100,6 +103,7 @@ class Generation:
         finish_reason: `stop`, `length`, `aborted` (somebody cut it), `error` (the engine failed).
         confidence: of each output token, the negative mean of its largest log-probabilities.
         logprobs: log-probability of each output token, where asked for.
+        reward: of a `score` request: how good the text is as an answer, or as its beginning, 0 to 1.
         error: what went wrong, where `finish_reason` is `error`.
     """
 
@@ -111,6 +115,7 @@ class Generation:
     finish_reason: FinishReason = "stop"
     confidence: Sequence[float] | None = None
     logprobs: Sequence[float] | None = None
+    reward: float | None = None
     error: str | None = None
 
 
@@ -154,6 +159,19 @@ class Program(Protocol):
         """At most `n` requests worth running now; empty when it waits or has nothing to try."""
         ...
 
+    def follow_ups(self) -> list[Request]:
+        """Requests that belong to work already granted, such as a probe of a chain that runs or the
+        reward of a sample that ended: they start at once and take no place of other work."""
+        ...
+
+    def conclude(self) -> list[Request]:
+        """Requests that the answer still needs now that the query has stopped; mostly none.
+
+        Asked once, at every stop but that of a deadline, after which only these requests' events
+        come. Their kind is `answer`.
+        """
+        ...
+
     def receive(self, event: Event) -> None:
         """Fold one event in. A request that it proposed ends in exactly one `Generation`."""
         ...
@@ -163,7 +181,9 @@ class Program(Protocol):
         ...
 
     def votes(self) -> Votes:
-        """The finished answers so far, for the stop rule."""
+        """The evidence so far, for the stop rule: one entry for each finished answer, be it a
+        sample's, a probe's or a leaf's. A program without rival answers has no entries, and then no
+        rule stops it."""
         ...
 
     def certainty(self) -> Certainty:

@@ -113,6 +113,14 @@ class SelfConsistency:
         if group is not None and group == len(self._texts):
             self._texts.append(event.text)
 
+    def follow_ups(self) -> list[Request]:
+        """Nothing: a sample is a whole answer."""
+        return []
+
+    def conclude(self) -> list[Request]:
+        """Nothing: the votes are the answer."""
+        return []
+
     def cancelled(self) -> list[str]:
         """Nothing: which samples are cut is the allocator's decision."""
         return []

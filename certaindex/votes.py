@@ -23,6 +23,8 @@ class Votes:
         weights: sum of the vote weights a group, same index (equal to `counts` when unweighted).
         history: group id of each finished sample in order; None where it gave no answer.
         tokens: output tokens of each finished sample, in the same order.
+        rewards: a reward model's score of each finished sample, 0 to 1, in the same order; None
+            where it was not scored.
         in_flight: samples of the query that run now (they cost tokens if the query stops).
     """
 
@@ -31,22 +33,29 @@ class Votes:
     weights: list[float] = field(default_factory=list)
     history: list[int | None] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    rewards: list[float | None] = field(default_factory=list)
     in_flight: int = 0
     total_tokens: int = 0
     _leader: int | None = None
 
-    def add(self, group: int | None, tokens: int, weight: float = 1.0) -> None:
-        """Count one finished sample: its group (None: no answer), its output tokens, its weight.
+    def add(
+        self, group: int | None, tokens: int, weight: float = 1.0, reward: float | None = None
+    ) -> None:
+        """Count one finished sample: its group (None: no answer), output tokens, weight, reward.
 
         Raises:
-            ValueError: if `group` skips an id, or `tokens` or `weight` is negative.
+            ValueError: if `group` skips an id, `tokens` or `weight` is negative, or `reward` is not
+                between 0 and 1.
         """
         if group is not None and not 0 <= group <= len(self.counts):
             raise ValueError(f"group must be between 0 and {len(self.counts)}, not {group}")
         if tokens < 0 or not weight >= 0:
             raise ValueError(f"tokens and weight must be 0 or more, not {tokens} and {weight}")
+        if reward is not None and not 0 <= reward <= 1:
+            raise ValueError(f"reward must be between 0 and 1, not {reward}")
         self.history.append(group)
         self.tokens.append(tokens)
+        self.rewards.append(reward)
         self.total_tokens += tokens
         if group is None:
             return

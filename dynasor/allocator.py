@@ -48,10 +48,19 @@ class TokenBill:
 
 @dataclass(slots=True)
 class LiveQuery:
-    """A query in the runtime: its program, what runs, what it cost."""
+    """A query in the runtime: its program, what runs, what it cost.
+
+    Attributes:
+        program: that is at work.
+        in_flight: ids of its requests that run.
+        following: those of them that follow from work already granted, and so count in no wave.
+        bill: tokens so far.
+        stopping: whether it was stopped.
+    """
 
     program: Program
     in_flight: set[str] = field(default_factory=set)
+    following: set[str] = field(default_factory=set)
     bill: TokenBill = field(default_factory=TokenBill)
     stopping: bool = False
 
@@ -121,7 +130,8 @@ class PerQuery:
         return [
             Grant(query, free)
             for query in news
-            if not query.stopping and (free := self.wave_of(query) - len(query.in_flight)) > 0
+            if not query.stopping
+            and (free := self.wave_of(query) - len(query.in_flight) + len(query.following)) > 0
         ]
 
     def wave_of(self, query: LiveQuery) -> int:

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Literal, Protocol
 
-from algorithms.program import Answer, Certainty, Event, Generation, Program, Request
+from algorithms.program import (
+    Answer,
+    Certainty,
+    Event,
+    Generation,
+    Program,
+    Request,
+    RequestKind,
+)
 from dynasor.allocator import Allocator, LiveQuery, StopReason, TokenBill
 from dynasor.engines.base import Engine
 from dynasor.errors import EngineError
@@ -39,7 +47,7 @@ class Outcome:
         answer: the answer and its rivals.
         certainty: at the end.
         reason: why it stopped.
-        samples: finished samples.
+        samples: finished answers that were compared: samples, probes or leaves.
         failed: requests that the engine failed.
         bill: tokens.
         seconds: from admission to the answer.
@@ -90,8 +98,8 @@ class _Query(LiveQuery):
         self.late = False  # its best answer so far is wanted now
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.reading = asyncio.Lock()  # events are folded in one after the other
-        self.proposed: list[str] = []  # request ids in order of proposal
-        self.folded = 0
+        self.proposed: dict[RequestKind, list[str]] = {}  # request ids in order of proposal
+        self.folded: dict[RequestKind, int] = {}
         self.ended: dict[str, tuple[Request, Generation]] = {}  # wait for their turn
         self.tasks: set[asyncio.Task[None]] = set()
         self.reason: StopReason | None = None
@@ -106,9 +114,9 @@ class Runtime:
     Args:
         engine: started by the caller, who also closes it.
         allocator: decides.
-        in_order: fold the requests of a query in the order in which it proposed them. Decisions then
-            depend on what was generated only and not on which request was fastest, at the price of
-            waiting for a slow sibling.
+        in_order: fold the requests of a query and of one kind in the order in which it proposed
+            them. Decisions then depend on what was generated only and not on which request was
+            fastest, at the price of waiting for a slow sibling.
         log: keeps the finished samples, or None.
         observer: is told what happens, or None.
         forecast: foresees how much work a query has left, for the engine's scheduler; or None.
@@ -206,18 +214,29 @@ class Runtime:
             if reason is not None:
                 self._stop(query, reason)
             else:
+                self._follow(query)
                 self._hint(query)
         for granted in self._allocator.grants():
             assert isinstance(granted.query, _Query)
-            for request in granted.query.program.propose(granted.requests):
+            requests = granted.query.program.propose(granted.requests)
+            for request in requests:
                 self._start(granted.query, request)
+            self._follow(granted.query)
+            if not requests and not granted.query.in_flight:
+                self._stop(granted.query, "complete")  # nothing is left to try
         for idle in self._allocator.spent():
             assert isinstance(idle, _Query)
             self._stop(idle, "budget")
 
+    def _follow(self, query: _Query) -> None:
+        """Start what follows from the work that runs."""
+        for request in query.program.follow_ups():
+            query.following.add(request.id)
+            self._start(query, request)
+
     def _start(self, query: _Query, request: Request) -> None:
         query.in_flight.add(request.id)
-        query.proposed.append(request.id)
+        query.proposed.setdefault(request.kind, []).append(request.id)
         task = asyncio.create_task(self._carry(query, request))
         query.tasks.add(task)
         task.add_done_callback(query.tasks.discard)
@@ -244,6 +263,7 @@ class Runtime:
                 query.program.receive(event)
                 self._notify(query, request, event)
                 self._cut(query, query.program.cancelled())
+                self._follow(query)
             return
         # First on disk: a decision may only rest on samples that a restart will find again.
         if keep and self._log is not None:
@@ -259,25 +279,26 @@ class Runtime:
         """The ended request that is folded next."""
         if not self._in_order or query.stopping:
             return next(iter(query.ended), None)
-        if query.folded == len(query.proposed):
-            return None
-        due = query.proposed[query.folded]
-        if due not in query.ended:
-            return None
-        query.folded += 1
-        return due
+        for kind, proposed in query.proposed.items():
+            folded = query.folded.get(kind, 0)
+            if folded < len(proposed) and proposed[folded] in query.ended:
+                query.folded[kind] = folded + 1
+                return proposed[folded]
+        return None
 
     async def _fold(self, query: _Query, request: Request, generation: Generation) -> None:
         """Bill a generation; while the query is open, also tell its program and decide."""
         query.in_flight.discard(request.id)  # until here: what waits for its turn is not decided on
-        self._charge(query, generation)
-        if query.stopping:
+        query.following.discard(request.id)
+        self._charge(query, request, generation)
+        if query.stopping and request.kind != "answer":
             # The answer was decided without it.
             return
         # Reading an answer may wait for the equivalence worker; other queries go on meanwhile.
         await asyncio.to_thread(query.program.receive, generation)
         self._notify(query, request, generation)
-        if self._forecast is not None and generation.finish_reason in ("stop", "length"):
+        finished = generation.finish_reason in ("stop", "length")
+        if self._forecast is not None and finished and request.kind == "sample":
             self._forecast.sample_ended(generation.tokens)
         self._review(query)
 
@@ -297,9 +318,10 @@ class Runtime:
         if self._observer is not None:
             self._observer.received(query.program, request, event)
 
-    def _charge(self, query: _Query, generation: Generation) -> None:
+    def _charge(self, query: _Query, request: Request, generation: Generation) -> None:
         bill = query.bill
-        if generation.finish_reason in ("stop", "length") and not query.stopping:
+        counts = not query.stopping or request.kind == "answer"
+        if generation.finish_reason in ("stop", "length") and counts:
             bill.finished += generation.tokens
         else:
             bill.cut += generation.tokens
@@ -319,33 +341,45 @@ class Runtime:
 
     def _stop(self, query: _Query, reason: StopReason) -> None:
         if query.stopping:
+            if reason == "deadline":  # there is no time for last words either
+                self._cut(query, list(query.in_flight))
             return
         query.stopping = True
         query.reason = reason
         self._allocator.release(query)
         if self._forecast is not None:
             self._forecast.query_ended(query.program.votes())
-        for request, (_, generation) in query.ended.items():
-            query.in_flight.discard(request)
-            self._charge(query, generation)
+        for request, generation in query.ended.values():
+            query.in_flight.discard(request.id)
+            self._charge(query, request, generation)
         query.ended.clear()
-        if query.in_flight:
-            self._cut(query, list(query.in_flight))
-            asyncio.get_running_loop().call_later(CUT_TIMEOUT, self._finish, query)
-        else:
+        cut = list(query.in_flight)
+        if reason != "deadline":
+            for request in query.program.conclude():
+                self._start(query, request)
+        self._cut(query, cut)
+        if cut:
+            asyncio.get_running_loop().call_later(CUT_TIMEOUT, self._forget, query, cut)
+        if not query.in_flight:
+            self._finish(query)
+
+    def _forget(self, query: _Query, requests: Iterable[str]) -> None:
+        """Wait no longer for requests that were cut."""
+        query.in_flight.difference_update(requests)
+        if not query.in_flight:
             self._finish(query)
 
     def _finish(self, query: _Query) -> None:
         if query.outcome.done():
             return
-        program, votes = query.program, query.program.votes()
+        program, votes, answer = query.program, query.program.votes(), query.program.answer()
         reason = query.reason
         assert reason is not None, "a query ends after it was stopped"
         outcome = Outcome(
             query=program.id,
-            answer=program.answer(),
+            answer=answer,
             certainty=program.certainty(),
-            reason="failed" if query.failed and not votes.n else reason,
+            reason="failed" if query.failed and not votes.n and answer.value is None else reason,
             samples=votes.n,
             failed=query.failed,
             bill=query.bill,
