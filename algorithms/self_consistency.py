@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from algorithms.ballot import Ballot
 from algorithms.program import (
     Answer,
-    Candidate,
     Certainty,
     Event,
     Generation,
@@ -62,14 +62,12 @@ class SelfConsistency:
         self._prompt = prompt
         self._sampling = sampling
         self._extract = extract
-        self._groups = groups
         self._weigh = weigh
         self._report_every = report_every
         self._samples = samples
-        self._votes = Votes(max_samples=samples)
+        self._ballot = Ballot(samples, groups)
         self._proposed = 0
         self._running: set[str] = set()
-        self._texts: list[str] = []  # group id -> the first text that gave its answer
 
     @property
     def id(self) -> str:
@@ -82,7 +80,7 @@ class SelfConsistency:
         self._proposed = last
         requests = [self._request(index) for index in range(first, last)]
         self._running.update(request.id for request in requests)
-        self._votes.in_flight = len(self._running)
+        self.votes().in_flight = len(self._running)
         return requests
 
     def _request(self, index: int) -> Request:
@@ -103,15 +101,12 @@ class SelfConsistency:
         if not isinstance(event, Generation):
             return
         self._running.remove(event.request)
-        self._votes.in_flight = len(self._running)
+        self.votes().in_flight = len(self._running)
         if event.finish_reason in ("aborted", "error"):
-            self._votes.max_samples -= 1
+            self.votes().max_samples -= 1
             return
-        group = self._groups.add(self._extract(event.text))
         weight = 1.0 if self._weigh is None else self._weigh(event)
-        self._votes.add(group, event.tokens, weight)
-        if group is not None and group == len(self._texts):
-            self._texts.append(event.text)
+        self._ballot.count(self._extract(event.text), event.text, event.tokens, weight)
 
     def follow_ups(self) -> list[Request]:
         """Nothing: a sample is a whole answer."""
@@ -127,26 +122,16 @@ class SelfConsistency:
 
     def votes(self) -> Votes:
         """The answers of the finished samples."""
-        return self._votes
+        return self._ballot.votes
 
     def certainty(self) -> Certainty:
         """Agreement certaindex of the votes; 0 while there are fewer than two answers."""
-        value = certaindex(self._votes.counts)
-        return Certainty(value or 0.0, "agreement", self._votes.answered)
+        votes = self.votes()
+        return Certainty(certaindex(votes.counts) or 0.0, "agreement", votes.answered)
 
     def answer(self) -> Answer:
         """The leading answer and all others, heaviest first."""
-        votes = self._votes
-        order = sorted(
-            range(len(votes.counts)), key=lambda g: (g != votes.leader, -votes.weights[g], g)
-        )
-        candidates = tuple(
-            Candidate(
-                self._groups.representatives[g], votes.counts[g], votes.weights[g], self._texts[g]
-            )
-            for g in order
-        )
-        return Answer(candidates[0].answer if candidates else None, candidates)
+        return self._ballot.answer()
 
     def remaining(self) -> int:
         """Samples of the full budget that were not yet proposed."""

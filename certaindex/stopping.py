@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from certaindex.rules.adaptive_consistency import AdaptiveConsistency
 from certaindex.rules.bayes_factor import BayesFactor
+from certaindex.rules.consensus import Consensus
 from certaindex.rules.eprocess import EProcess
 from certaindex.rules.esc import EarlyStoppingConsistency
 from certaindex.rules.evidence import EvidenceLead
@@ -20,7 +21,10 @@ from certaindex.rules.fixed import Fixed
 from certaindex.rules.hopeless import OrHopeless
 from certaindex.rules.leader_change import LeaderChange
 from certaindex.rules.learned import Learned
+from certaindex.rules.never import Never
+from certaindex.rules.reward import RewardThreshold
 from certaindex.rules.sprt import MixtureSprt, Sprt
+from certaindex.rules.stable import Stable
 from certaindex.rules.threshold import CertaindexThreshold
 from certaindex.rules.verdict import StopReason, StopRule, Verdict
 
@@ -92,6 +96,22 @@ _RULES: dict[str, _Entry] = {
         "stop when the leader will hardly change within the remaining budget",
         "Dynasor; Beta-binomial",
     ),
+    "stable": _Entry(
+        Stable,
+        "stop when the last answers (of samples, or of probes) all agree",
+        "Fu et al., Dynasor-CoT, 2025",
+    ),
+    "consensus": _Entry(
+        Consensus,
+        "stop when the leader has nearly all of the votes' weight",
+        "Fu et al., DeepConf, 2025",
+    ),
+    "reward": _Entry(
+        RewardThreshold,
+        "stop when answers agree and their rewards are high",
+        "Fu et al., Dynasor, 2024",
+    ),
+    "never": _Entry(Never, "spend the full budget", ""),
     "evidence": _Entry(
         EvidenceLead,
         "stop when the leader is so many nats of evidence ahead, or will not get there",
