@@ -40,6 +40,7 @@ class Sampling:
         top_p: nucleus mass; below 1 the engine sorts the vocabulary at each token: slow on CPU.
         max_tokens: longest output, tokens.
         stop: texts that end the output.
+        keep_stop: leave the one that ended it at the output's end.
         seed: makes the request's output reproducible where the engine can.
         top_logprobs: how many of the largest log-probabilities a token's confidence averages;
             0 for no confidence.
@@ -50,6 +51,7 @@ class Sampling:
     top_p: float = 1.0
     max_tokens: int = 1024
     stop: tuple[str, ...] = ()
+    keep_stop: bool = False
     seed: int | None = None
     top_logprobs: int = 0
     logprobs: bool = False

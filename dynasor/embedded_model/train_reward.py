@@ -117,7 +117,9 @@ def train(
             average += (0.02 if average else 1.0) * (loss.item() - average)
             step += 1
             if step % 50 == 0:
-                print(f"step {step}  epoch {epoch}  {progress:6.1%}  loss {average:.4f}", flush=True)
+                print(
+                    f"step {step}  epoch {epoch}  {progress:6.1%}  loss {average:.4f}", flush=True
+                )
         epoch += 1
 
 

@@ -15,7 +15,7 @@ def body_of(
     """Arguments of the client's `create`: of completions for a text, of chat for messages.
 
     A chat request's `prefix` is the assistant's last message, to be continued: vLLM's
-    `continue_final_message`.
+    `continue_final_message`. `keep_stop` is vLLM's `include_stop_str_in_output`.
 
     Args:
         request: what is asked.
@@ -38,6 +38,8 @@ def body_of(
     }
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+        if sampling.keep_stop:
+            extra["include_stop_str_in_output"] = True
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if isinstance(request.prompt, str):

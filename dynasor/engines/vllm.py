@@ -176,6 +176,7 @@ class VLLMEngine:
             "top_p": wanted.top_p,
             "max_tokens": wanted.max_tokens,
             "stop": list(wanted.stop) or None,
+            "include_stop_str_in_output": wanted.keep_stop,
             "logprobs": wanted.top_logprobs if wanted.top_logprobs or wanted.logprobs else None,
             "output_kind": RequestOutputKind.DELTA
             if request.report_every

@@ -1,0 +1,68 @@
+"""REBASE: reward-balanced search, where good nodes get more children and none is thrown away unseen.
+
+Wu et al., "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference for LLM
+Problem-Solving", 2024: the budget of a level is shared out by a softmax of the rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import exp, floor
+
+from algorithms.level_search import LevelSearch
+from algorithms.program import Prompt, Sampling
+from algorithms.tree import Node, Steps
+from certaindex.equivalence import AnswerGroups
+
+
+class Rebase(LevelSearch):
+    """`leaves` chains at once; at each level those not ended are shared out by reward.
+
+    Args:
+        temperature: of the softmax; near 0 the best node gets all, at a large one all get the same.
+        id, prompt, leaves, steps, sampling, extract, groups: see `TreeSearch`.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        prompt: Prompt,
+        *,
+        leaves: int,
+        steps: Steps,
+        sampling: Sampling,
+        extract: Callable[[str], str | None],
+        groups: AnswerGroups,
+        temperature: float = 0.1,
+    ) -> None:
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {temperature}")
+        self._temperature = temperature
+        super().__init__(
+            id,
+            prompt,
+            leaves=leaves,
+            steps=steps,
+            sampling=sampling,
+            extract=extract,
+            groups=groups,
+        )
+
+    def _allot(self, level: list[Node], slots: int) -> Iterable[tuple[Node, int]]:
+        rewards = [node.reward or 0.0 for node in level]
+        return zip(level, shares(rewards, slots, self._temperature), strict=True)
+
+
+def shares(rewards: Sequence[float], slots: int, temperature: float) -> list[int]:
+    """`slots` shared out in proportion to exp(reward / temperature).
+
+    Whole numbers by largest remainder, the first of equals first; they sum up to `slots`.
+    """
+    best = max(rewards)
+    weights = [exp((reward - best) / temperature) for reward in rewards]
+    exact = [slots * weight / sum(weights) for weight in weights]
+    counts = [floor(share) for share in exact]
+    places = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+    for place in places[: slots - sum(counts)]:
+        counts[place] += 1
+    return counts
