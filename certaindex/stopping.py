@@ -111,7 +111,7 @@ _RULES: dict[str, _Entry] = {
         "stop when answers agree and their rewards are high",
         "Fu et al., Dynasor, 2024",
     ),
-    "never": _Entry(Never, "spend the full budget", ""),
+    "never": _Entry(Never, "spend the full budget", "to compare with"),
     "evidence": _Entry(
         EvidenceLead,
         "stop when the leader is so many nats of evidence ahead, or will not get there",

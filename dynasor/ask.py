@@ -33,7 +33,8 @@ async def certain_answer(
         model: folder or hub name, or the name on the server; the embedded model if None.
         base_url: an OpenAI-compatible server to ask in place of vLLM here.
         config: all settings; the arguments above override it only where it is not given.
-        engine: a started engine, which stays open; by default one is started and closed.
+        engine: a started engine, which stays open; by default one is started and closed. It must
+            score where the program asks for rewards (`dynasor.rewards.build.with_rewards`).
         observer: is told what happens.
 
     Raises:
@@ -43,6 +44,7 @@ async def certain_answer(
     from dynasor.config import load_config
     from dynasor.engines.build import build_engine
     from dynasor.errors import ConfigError
+    from dynasor.rewards.build import with_rewards
 
     if not question.strip():
         raise ConfigError("the question is empty")
@@ -60,7 +62,8 @@ async def certain_answer(
         )
     if engine is not None:
         return await _ask(question.strip(), config, engine, observer)
-    own = build_engine(config.engine, config.algorithm.seed, config.scheduler)
+    built = build_engine(config.engine, config.algorithm.seed, config.scheduler)
+    own = with_rewards(config, built)
     try:
         await own.start()
         return await _ask(question.strip(), config, own, observer)
@@ -73,14 +76,16 @@ async def _ask(question: str, config: Config, engine: Engine, observer: Observer
     from certaindex.stopping import parse_rule
     from dynasor.allocator import PerQuery
     from dynasor.bench.offline import make_program
+    from dynasor.programs import algorithm_of, rule_of
     from dynasor.runtime import Runtime
     from dynasor.suites import Query, Suite
 
     query = Query("question", question, None)
     suite = Suite("question", (query,), "math")
     with AnswerEquivalence() as equivalence:
-        allocator = PerQuery(parse_rule(config.allocator.rule), config.allocator.wave)
-        seeded = config.algorithm.seed is not None
-        runtime = Runtime(engine, allocator, in_order=seeded, observer=observer)
+        algorithm = algorithm_of(config)
+        allocator = PerQuery(parse_rule(rule_of(config)), algorithm.wave(config))
+        in_order = config.algorithm.seed is not None and algorithm.in_order
+        runtime = Runtime(engine, allocator, in_order=in_order, observer=observer)
         program = make_program(config, suite, query, 0, equivalence)
         return await runtime.solve(program, deadline=config.allocator.deadline)

@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from certaindex.answers import extractor
 from certaindex.stopping import parse_rule
 from dynasor.errors import ConfigError
+from dynasor.program_config import (
+    CotConfig,
+    DeepConfConfig,
+    ProgramName,
+    RewardConfig,
+    SearchConfig,
+    Section,
+    ShortConfig,
+)
 from dynasor.scheduling.policies import parse_policy
 
 PREFIX = "DYNASOR_"
@@ -31,11 +40,7 @@ VLLM_ORDERS = ("none", "vllm", "vllm-priority")
 """Values of scheduler.policy that leave the order to vLLM."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """`[engine]`: what generates."""
 
     kind: Literal["vllm", "openai", "replay"] = Field(
@@ -74,10 +79,10 @@ class EngineConfig(_Section):
     )
 
 
-class AlgorithmConfig(_Section):
+class AlgorithmConfig(Section):
     """`[algorithm]`: how a question is thought about."""
 
-    name: Literal["self-consistency"] = Field("self-consistency", description="the program")
+    name: ProgramName = Field("self-consistency", description="the program")
     samples: int = Field(16, ge=1, le=1024, description="full budget, samples a query")
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="below 1 is slow on CPU")
@@ -108,6 +113,11 @@ class AlgorithmConfig(_Section):
     logprobs: bool = Field(
         False, description="keep each token's log-probability with recorded samples"
     )
+    search: SearchConfig = SearchConfig()
+    reward: RewardConfig = RewardConfig()
+    cot: CotConfig = CotConfig()
+    deepconf: DeepConfConfig = DeepConfConfig()
+    short: ShortConfig = ShortConfig()
 
     @field_validator("extractor")
     @classmethod
@@ -117,7 +127,7 @@ class AlgorithmConfig(_Section):
         return value
 
 
-class AllocatorConfig(_Section):
+class AllocatorConfig(Section):
     """`[allocator]`: when a query has had enough."""
 
     rule: str = Field("default", description="stop rule; `dynasor rules` lists them")
@@ -142,7 +152,7 @@ class AllocatorConfig(_Section):
         return value
 
 
-class SchedulerConfig(_Section):
+class SchedulerConfig(Section):
     """`[scheduler]`: which query is served first."""
 
     policy: str = Field(
@@ -168,7 +178,7 @@ class SchedulerConfig(_Section):
         return value
 
 
-class Config(_Section):
+class Config(Section):
     """All settings of a run."""
 
     engine: EngineConfig = EngineConfig()
@@ -198,21 +208,15 @@ def load_config(
 
     Args:
         path: TOML file, or None.
-        overrides: section -> key -> value from the command line; None values are not given.
+        overrides: section -> key (-> key) -> value from the command line; None values are not given.
         environment: the process environment by default.
 
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
     merged = _from_file(path) if path is not None else {}
-    for section, key, value in _from_environment(
-        os.environ if environment is None else environment
-    ):
-        merged.setdefault(section, {})[key] = value
-    for section, values in (overrides or {}).items():
-        given = {key: value for key, value in values.items() if value is not None}
-        if given:
-            merged.setdefault(section, {}).update(given)
+    merge(merged, _from_environment(os.environ if environment is None else environment))
+    merge(merged, overrides or {})
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -249,14 +253,34 @@ def _from_file(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(section, key, value) of each variable of ours, e.g. DYNASOR_ALLOCATOR__WAVE=4."""
-    found = []
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in variables of ours, e.g. DYNASOR_ALLOCATOR__WAVE=4."""
+    found: dict[str, Any] = {}
     for name, value in environment.items():
         if name.startswith(PREFIX) and "__" in name:
-            section, key = name.removeprefix(PREFIX).lower().split("__", 1)
-            found.append((section, key, value))
+            merge(found, nested(name.removeprefix(PREFIX).lower().split("__"), value))
     return found
+
+
+def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """{first: {second: ... value}}."""
+    for key in reversed(keys):
+        value = {key: value}
+    settings: dict[str, Any] = value
+    return settings
+
+
+def merge(into: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Put settings over others, section by section; None is no setting."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            below = into.get(key)
+            into[key] = dict(below) if isinstance(below, dict) else {}
+            merge(into[key], value)
+            if not into[key] and below is None:
+                del into[key]
+        elif value is not None:
+            into[key] = value
 
 
 def _explain(problem: Any) -> str:
@@ -264,8 +288,9 @@ def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        section = Config.model_fields.get(location[0])
-        known: Any = Config if section is None or len(location) == 1 else section.annotation
+        known: Any = Config
+        for name in location[:-1]:
+            known = known.model_fields[name].annotation
         return f"{key}: no such setting; there are {', '.join(known.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -89,7 +89,11 @@ class RunFolder:
     def recorded(self, request: Request) -> Generation | None:
         """The finished sample of an earlier run that answers this request."""
         sample = self._samples.get((request.program, request.index))
-        if sample is None or sample.finish_reason not in ("stop", "length"):
+        if (
+            request.kind != "sample"
+            or sample is None
+            or sample.finish_reason not in ("stop", "length")
+        ):
             return None
         return Generation(
             request=request.id,
@@ -105,9 +109,13 @@ class RunFolder:
     def write(self, program: Program, request: Request, generation: Generation) -> None:
         """Append a sample; it is with the operating system when this returns.
 
+        Steps, probes and rewards are not kept: a query that lives on them begins anew after a kill.
+
         Raises:
             RunError: if the disk is full or gone.
         """
+        if request.kind != "sample":
+            return
         finished = generation.finish_reason in ("stop", "length")
         prompt = request.prompt
         sample = TraceSample(

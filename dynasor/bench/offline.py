@@ -13,21 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algorithms.program import Program, Prompt, Sampling
-from algorithms.self_consistency import SelfConsistency
+from algorithms.program import Program, Prompt
 from certaindex.answers import extract
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
 from certaindex.value import value_of_next_sample
 from dynasor.allocator import Allocator, GlobalBudget, PerQuery
 from dynasor.bench.summary import Row, row_of
-from dynasor.config import Config
+from dynasor.config import AlgorithmConfig, Config
 from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError
+from dynasor.programs import Ingredients, algorithm_of, build_program, sampling_of
 from dynasor.run_folder import RunFolder
 from dynasor.runtime import Observer, Runtime
 from dynasor.suites import Query, Suite
-from dynasor.vote_weights import weigher
 
 
 class System(NamedTuple):
@@ -46,18 +45,6 @@ class System(NamedTuple):
     budget_tokens: int | None = None
 
 
-def sampling_of(config: Config) -> Sampling:
-    """The request parameters that a configuration asks for."""
-    algorithm = config.algorithm
-    return Sampling(
-        temperature=algorithm.temperature,
-        top_p=algorithm.top_p,
-        max_tokens=algorithm.max_tokens,
-        top_logprobs=5 if algorithm.weigh not in (None, "evidence") else 0,
-        logprobs=algorithm.logprobs or algorithm.weigh == "evidence",
-    )
-
-
 def make_program(
     config: Config,
     suite: Suite,
@@ -65,7 +52,7 @@ def make_program(
     number: int,
     equivalence: AnswerEquivalence,
     report_every: int | None = None,
-) -> SelfConsistency:
+) -> Program:
     """A fresh program for one query; `number` sets its seeds apart from those of other queries."""
     algorithm = config.algorithm
     sampling = sampling_of(config)
@@ -73,15 +60,16 @@ def make_program(
         first = algorithm.seed + number * algorithm.samples
         sampling = replace(sampling, seed=first)
     name = algorithm.extractor or suite.extractor
-    return SelfConsistency(
-        query.id,
-        ask(query.question, config.instruction),
-        samples=algorithm.samples,
-        sampling=sampling,
-        extract=lambda text: extract(text, name),
-        groups=AnswerGroups(equivalence),
-        weigh=weigher(config),
-        report_every=report_every,
+    return build_program(
+        Ingredients(
+            config,
+            query.id,
+            ask(query.question, config.instruction),
+            sampling,
+            extract=lambda text: extract(text, name),
+            groups=AnswerGroups(equivalence),
+            report_every=report_every,
+        )
     )
 
 
@@ -96,7 +84,7 @@ def allocator_of(config: Config, system: System, engine: Engine) -> Allocator:
     if system.budget_tokens is not None:
         slots = min(engine.capacity().max_running, config.allocator.admission)
         return GlobalBudget(system.budget_tokens, value_of_next_sample, slots=slots)
-    return PerQuery(parse_rule(system.rule), config.allocator.wave)
+    return PerQuery(parse_rule(system.rule), algorithm_of(config).wave(config))
 
 
 async def run_system(
@@ -117,7 +105,7 @@ async def run_system(
     runtime = Runtime(
         engine,
         allocator_of(config, system, engine),
-        in_order=config.algorithm.seed is not None,
+        in_order=config.algorithm.seed is not None and algorithm_of(config).in_order,
         log=folder,
         observer=display,
     )
@@ -151,11 +139,22 @@ def settings_of(config: Config, suite: Suite, system: System, model: str) -> dic
         "suite": suite.name,
         "queries": len(suite.queries),
         "model": model,
-        "algorithm": config.algorithm.model_dump(),
+        "algorithm": _algorithm_settings(config),
         "allocator": allocator,
         "rule": system.rule,
         "budget_tokens": system.budget_tokens,
     }
+
+
+def _algorithm_settings(config: Config) -> dict[str, Any]:
+    """Settings of the program; the sections of other programs only where they were changed."""
+    settings = config.algorithm.model_dump()
+    unchanged = {
+        name: section
+        for name, section in AlgorithmConfig().model_dump().items()
+        if isinstance(section, dict) and settings[name] == section
+    }
+    return {name: value for name, value in settings.items() if name not in unchanged}
 
 
 def systems_of(config: Config, rules: Sequence[str], baseline: bool) -> list[System]:
@@ -183,7 +182,7 @@ def systems_of(config: Config, rules: Sequence[str], baseline: bool) -> list[Sys
 
 def full_rule(config: Config) -> str:
     """The rule that spends the full budget."""
-    return f"fixed:{config.algorithm.samples}"
+    return algorithm_of(config).full(config)
 
 
 def global_budget_system(config: Config, full: Sequence[Row]) -> System | None:

@@ -69,7 +69,8 @@ def write_report(
     pictures: list[tuple[str, str]] = []
     graded = all(row["correct"] is not None for table in rows.values() for row in table)
     trace = path / "full" / SAMPLES
-    if graded and trace.exists() and not any(s.failed for s in summaries[:1]):
+    voted = config.algorithm.name == "self-consistency"  # what a replay of samples can tell
+    if voted and graded and trace.exists() and not any(s.failed for s in summaries[:1]):
         save_frontier(frontier(trace, config.algorithm.samples), path / "frontier.png")
         pictures.append(("frontier.png", FRONTIER_CAPTION.format(orders=ORDERS)))
     most = max(row["samples"] for table in rows.values() for row in table)

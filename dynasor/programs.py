@@ -1,0 +1,277 @@
+"""All reasoning programs by name: how each is built, and how the allocator treats it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from algorithms.beam_search import BeamSearch
+from algorithms.best_of_n import BestOfN
+from algorithms.deepconf import Confidence, DeepConf
+from algorithms.dynasor_cot import EFFORT, DynasorCot, Probing
+from algorithms.mcts import Mcts
+from algorithms.program import Program, Prompt, Sampling
+from algorithms.rebase import Rebase
+from algorithms.self_consistency import SelfConsistency
+from algorithms.short_m_of_k import ShortMOfK
+from algorithms.tree import Steps
+from certaindex.equivalence import AnswerGroups
+from dynasor.config import Config
+from dynasor.embedded_model.problems import PROBE_SUFFIX
+from dynasor.errors import ConfigError
+from dynasor.vote_weights import weigher
+
+TOP_LOGPROBS = 5
+"""Log-probabilities that a token's confidence averages."""
+EMBEDDED_INTERVAL, EMBEDDED_GROUP = 16, 16
+"""Tokens between probes, and in a group: solutions of the embedded model have some ninety."""
+GROUP = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What every program is made of; see `SelfConsistency`."""
+
+    config: Config
+    id: str
+    prompt: Prompt
+    sampling: Sampling
+    extract: Callable[[str], str | None]
+    groups: AnswerGroups
+    report_every: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """How a program is built and run.
+
+    Attributes:
+        build: makes a fresh program.
+        rule: stop rule that suits it, where none is given.
+        full: rule that spends its full budget.
+        wave: requests of a query in flight.
+        scored: whether it asks for rewards.
+        in_order: whether its requests may be folded in the order of their proposal; not where the
+            answer depends on which is faster.
+    """
+
+    build: Callable[[Ingredients], Program]
+    rule: Callable[[Config], str] = lambda config: "default"
+    full: Callable[[Config], str] = lambda config: "never"
+    wave: Callable[[Config], int] = lambda config: config.allocator.wave
+    scored: bool = False
+    in_order: bool = True
+
+
+def algorithm_of(config: Config) -> Algorithm:
+    """The program that a configuration names."""
+    return _ALGORITHMS[config.algorithm.name]
+
+
+def build_program(ingredients: Ingredients) -> Program:
+    """A fresh program of the configured kind.
+
+    Raises:
+        ConfigError: if its settings contradict each other.
+    """
+    config = ingredients.config
+    try:
+        return algorithm_of(config).build(ingredients)
+    except ValueError as error:
+        raise ConfigError(f"algorithm.name = {config.algorithm.name!r}: {error}") from None
+
+
+def rule_of(config: Config) -> str:
+    """The stop rule: that of the configuration, or the program's own in place of `default`."""
+    rule = config.allocator.rule
+    return algorithm_of(config).rule(config) if rule == "default" else rule
+
+
+def sampling_of(config: Config) -> Sampling:
+    """The request parameters that a configuration asks for."""
+    algorithm = config.algorithm
+    confident = algorithm.weigh not in (None, "evidence") or algorithm.name == "deepconf"
+    return Sampling(
+        temperature=algorithm.temperature,
+        top_p=algorithm.top_p,
+        max_tokens=algorithm.max_tokens,
+        top_logprobs=TOP_LOGPROBS if confident else 0,
+        logprobs=algorithm.logprobs or algorithm.weigh == "evidence",
+    )
+
+
+def _self_consistency(given: Ingredients) -> Program:
+    return SelfConsistency(
+        given.id,
+        given.prompt,
+        samples=given.config.algorithm.samples,
+        sampling=given.sampling,
+        extract=given.extract,
+        groups=given.groups,
+        weigh=weigher(given.config),
+        report_every=given.report_every,
+    )
+
+
+def _best_of_n(given: Ingredients) -> Program:
+    return BestOfN(
+        given.id,
+        given.prompt,
+        samples=given.config.algorithm.samples,
+        sampling=given.sampling,
+        extract=given.extract,
+        groups=given.groups,
+        select=given.config.algorithm.reward.select,
+    )
+
+
+def _short_m_of_k(given: Ingredients) -> Program:
+    algorithm = given.config.algorithm
+    return ShortMOfK(
+        given.id,
+        given.prompt,
+        first=algorithm.short.first or max(1, algorithm.samples // 2),
+        samples=algorithm.samples,
+        sampling=given.sampling,
+        extract=given.extract,
+        groups=given.groups,
+    )
+
+
+def _deepconf(given: Ingredients) -> Program:
+    algorithm, embedded = given.config.algorithm, given.config.is_embedded
+    if algorithm.weigh == "evidence":
+        raise ValueError("weigh must be a statistic of token confidence, not 'evidence'")
+    group = algorithm.deepconf.group or (EMBEDDED_GROUP if embedded else GROUP)
+    return DeepConf(
+        given.id,
+        given.prompt,
+        samples=algorithm.samples,
+        sampling=given.sampling,
+        extract=given.extract,
+        groups=given.groups,
+        confidence=Confidence(
+            statistic=algorithm.weigh or "lowest_group",
+            keep=algorithm.deepconf.keep,
+            group=group,
+            tail=group,
+            warm_up=algorithm.deepconf.warm_up,
+            report_every=algorithm.deepconf.report_every or max(1, group // 2),
+        ),
+    )
+
+
+def probing_of(config: Config) -> Probing:
+    """How a chain is probed: by the level of effort, but for what is set."""
+    cot = config.algorithm.cot
+    window, interval = EFFORT[cot.effort]
+    if config.is_embedded:
+        interval = EMBEDDED_INTERVAL * interval // EFFORT["mid"][1]
+        asked = replace(Probing(), question=PROBE_SUFFIX, closing=PROBE_SUFFIX)
+    else:
+        asked = Probing()
+    return Probing(
+        window=cot.window or window,
+        interval=cot.interval or interval,
+        question=cot.question or asked.question,
+        tokens=cot.probe_tokens,
+        closing=cot.closing or asked.closing,
+        answer_tokens=cot.answer_tokens,
+    )
+
+
+def _dynasor_cot(given: Ingredients) -> Program:
+    return DynasorCot(
+        given.id,
+        given.prompt,
+        sampling=given.sampling,
+        extract=given.extract,
+        groups=given.groups,
+        probing=probing_of(given.config),
+    )
+
+
+def steps_of(config: Config) -> Steps:
+    """How answers fall into steps."""
+    search = config.algorithm.search
+    delimiter = search.delimiter or ("\n" if config.is_embedded else "\n\n")
+    return Steps(delimiter=delimiter, tokens=search.step_tokens, depth=search.depth)
+
+
+def _beam_search(given: Ingredients, *, diverse: bool = False) -> Program:
+    algorithm = given.config.algorithm
+    return BeamSearch(
+        given.id,
+        given.prompt,
+        leaves=algorithm.samples,
+        children=algorithm.search.children,
+        steps=steps_of(given.config),
+        sampling=given.sampling,
+        extract=given.extract,
+        groups=given.groups,
+        diverse=diverse,
+    )
+
+
+def _rebase(given: Ingredients) -> Program:
+    return Rebase(
+        given.id,
+        given.prompt,
+        leaves=given.config.algorithm.samples,
+        steps=steps_of(given.config),
+        sampling=given.sampling,
+        extract=given.extract,
+        groups=given.groups,
+        temperature=given.config.algorithm.search.temperature,
+    )
+
+
+def _mcts(given: Ingredients) -> Program:
+    search = given.config.algorithm.search
+    return Mcts(
+        given.id,
+        given.prompt,
+        leaves=given.config.algorithm.samples,
+        children=search.children,
+        steps=steps_of(given.config),
+        sampling=given.sampling,
+        extract=given.extract,
+        groups=given.groups,
+        exploration=search.exploration,
+        rollouts=search.rollouts,
+    )
+
+
+def _samples(config: Config) -> int:
+    return config.algorithm.samples
+
+
+def _reward_rule(config: Config) -> str:
+    return "reward"
+
+
+def _search(build: Callable[[Ingredients], Program], wave: Callable[[Config], int]) -> Algorithm:
+    return Algorithm(build, rule=_reward_rule, wave=wave, scored=True)
+
+
+_ALGORITHMS: dict[str, Algorithm] = {
+    "self-consistency": Algorithm(
+        _self_consistency, full=lambda config: f"fixed:{config.algorithm.samples}"
+    ),
+    "best-of-n": Algorithm(_best_of_n, rule=_reward_rule, scored=True),
+    # A whole level at once.
+    "beam-search": _search(_beam_search, _samples),
+    "dvts": _search(lambda given: _beam_search(given, diverse=True), _samples),
+    "rebase": _search(_rebase, _samples),
+    "mcts": _search(_mcts, lambda config: config.allocator.wave),
+    "dynasor-cot": Algorithm(
+        _dynasor_cot, rule=lambda config: f"stable:{probing_of(config).window}"
+    ),
+    "deepconf": Algorithm(
+        _deepconf,
+        rule=lambda config: f"consensus:0.95,min={config.algorithm.deepconf.warm_up or 4}",
+    ),
+    "short-m-of-k": Algorithm(
+        _short_m_of_k, rule=lambda config: "never", wave=_samples, in_order=False
+    ),
+}

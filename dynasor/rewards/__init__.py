@@ -1,0 +1,1 @@
+"""Reward models: how good an answer, or its beginning, is."""
