@@ -49,6 +49,8 @@ class Algorithm:
         build: makes a fresh program.
         rule: stop rule that suits it, where none is given.
         full: rule that spends its full budget.
+        plain: the configuration without what saves tokens inside the program: no probes, nothing
+            cut; the full budget to compare with.
         wave: requests of a query in flight.
         scored: whether it asks for rewards.
         in_order: whether its requests may be folded in the order of their proposal; not where the
@@ -58,6 +60,7 @@ class Algorithm:
     build: Callable[[Ingredients], Program]
     rule: Callable[[Config], str] = lambda config: "default"
     full: Callable[[Config], str] = lambda config: "never"
+    plain: Callable[[Config], Config] = lambda config: config
     wave: Callable[[Config], int] = lambda config: config.allocator.wave
     scored: bool = False
     in_order: bool = True
@@ -250,6 +253,13 @@ def _reward_rule(config: Config) -> str:
     return "reward"
 
 
+def _with(config: Config, section: str, **values: int) -> Config:
+    """The configuration with other values in a section of its algorithm."""
+    algorithm = config.algorithm
+    changed = getattr(algorithm, section).model_copy(update=values)
+    return config.model_copy(update={"algorithm": algorithm.model_copy(update={section: changed})})
+
+
 def _search(build: Callable[[Ingredients], Program], wave: Callable[[Config], int]) -> Algorithm:
     return Algorithm(build, rule=_reward_rule, wave=wave, scored=True)
 
@@ -265,13 +275,20 @@ _ALGORITHMS: dict[str, Algorithm] = {
     "rebase": _search(_rebase, _samples),
     "mcts": _search(_mcts, lambda config: config.allocator.wave),
     "dynasor-cot": Algorithm(
-        _dynasor_cot, rule=lambda config: f"stable:{probing_of(config).window}"
+        _dynasor_cot,
+        rule=lambda config: f"stable:{probing_of(config).window}",
+        plain=lambda config: _with(config, "cot", interval=config.algorithm.max_tokens),
     ),
     "deepconf": Algorithm(
         _deepconf,
         rule=lambda config: f"consensus:0.95,min={config.algorithm.deepconf.warm_up or 4}",
+        plain=lambda config: _with(config, "deepconf", warm_up=0),
     ),
     "short-m-of-k": Algorithm(
-        _short_m_of_k, rule=lambda config: "never", wave=_samples, in_order=False
+        _short_m_of_k,
+        rule=lambda config: "never",
+        plain=lambda config: _with(config, "short", first=config.algorithm.samples),
+        wave=_samples,
+        in_order=False,
     ),
 }

@@ -37,12 +37,14 @@ class System(NamedTuple):
         folder: name of its run folder.
         rule: stop rule.
         budget_tokens: one budget for the whole suite, output tokens, in place of the rule.
+        plain: without what saves tokens inside the program.
     """
 
     name: str
     folder: str
     rule: str
     budget_tokens: int | None = None
+    plain: bool = False
 
 
 def make_program(
@@ -102,6 +104,8 @@ async def run_system(
         EngineError: if the engine dies; what was finished is in the folder.
         RunError: if the folder cannot be written.
     """
+    if system.plain:
+        config = algorithm_of(config).plain(config)
     runtime = Runtime(
         engine,
         allocator_of(config, system, engine),
@@ -169,9 +173,15 @@ def systems_of(config: Config, rules: Sequence[str], baseline: bool) -> list[Sys
             parse_rule(rule)
         except ValueError as error:
             raise ConfigError(f"--rule: {error}") from None
-    full = System(f"full budget ({config.algorithm.samples})", "full", full_rule(config))
+    full = System(
+        f"full budget ({config.algorithm.samples})", "full", full_rule(config), plain=True
+    )
     systems = [full] if baseline else []
-    systems += [System(rule, f"rule-{number}", rule) for number, rule in enumerate(rules, 1)]
+    own = f"{config.algorithm.name} ({full_rule(config)})"
+    systems += [
+        System(own if rule == full_rule(config) else rule, f"rule-{number}", rule)
+        for number, rule in enumerate(rules, 1)
+    ]
     if config.allocator.budget is not None and not baseline:
         raise ConfigError(
             f"allocator.budget = {config.allocator.budget}: a share of what the full budget uses "
