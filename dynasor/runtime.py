@@ -208,13 +208,13 @@ class Runtime:
         """Ask what to do with a query that has news, then start whatever was granted to anyone."""
         if not query.stopping:
             self._cut(query, query.program.cancelled())
+            self._follow(query)  # first, so that what waits for a reward is not held to be complete
             reason = self._allocator.review(query)
             if reason is None and query.late and query.program.votes().n:
                 reason = "deadline"
             if reason is not None:
                 self._stop(query, reason)
             else:
-                self._follow(query)
                 self._hint(query)
         for granted in self._allocator.grants():
             assert isinstance(granted.query, _Query)

@@ -155,7 +155,8 @@ async def rewarded(answers, function):
     return engine
 
 
-async def test_rewards_come_from_the_reward_model_and_are_no_output_tokens():
+@pytest.mark.parametrize("wave", [1, 2, 4])
+async def test_rewards_come_from_the_reward_model_and_are_no_output_tokens(wave):
     asked = []
 
     def score(prompt, text):
@@ -163,7 +164,7 @@ async def test_rewards_come_from_the_reward_model_and_are_no_output_tokens():
         return 0.9 if "7" in text else 0.2
 
     engine = await rewarded(["8", "7", "8", "8"], score)
-    runtime = Runtime(engine, PerQuery(parse_rule("never"), wave=2), in_order=True)
+    runtime = Runtime(engine, PerQuery(parse_rule("never"), wave), in_order=True)
     outcome = await runtime.solve(best_of(4))
     assert (outcome.reason, outcome.answer.value, outcome.samples) == ("complete", "7", 4)
     assert outcome.bill.output == 40

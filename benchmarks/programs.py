@@ -1,0 +1,117 @@
+"""Every reasoning program with and without Certaindex on the embedded model, live on vLLM.
+
+    python benchmarks/programs.py --limit 100 --out runs/programs
+
+All systems run on one engine, one after the other, each in a folder that is gone on with when the
+same command is given again. Prints one JSON object; `docs/results/programs.md` has the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from certaindex.equivalence import AnswerEquivalence
+from dynasor.bench.offline import folder_of, run_system, summarise, systems_of
+from dynasor.commands.display import QueryProgress, print_summaries
+from dynasor.config import Config, load_config
+from dynasor.engines.base import Engine
+from dynasor.engines.build import build_engine
+from dynasor.programs import algorithm_of, rule_of
+from dynasor.rewards.base import RewardModel
+from dynasor.rewards.build import build_reward
+from dynasor.rewards.engine import RewardedEngine
+from dynasor.suites import Suite, load_suite
+
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "self-consistency": {},
+    "dynasor-cot": {"cot": {"effort": "mid"}},
+    "dynasor-cot-mild": {"cot": {"effort": "mild"}},
+    "short-m-of-k": {},
+    "deepconf": {"deepconf": {"keep": 0.9}},
+    "deepconf-online": {"deepconf": {"keep": 0.9, "warm_up": 4}},
+    "best-of-n": {},
+    "beam-search": {"search": {"children": 4}},
+    "dvts": {"search": {"children": 4}},
+    "rebase": {},
+    "mcts": {"search": {"children": 3}},
+}
+"""Name in the table -> settings of the algorithm; the name before a further dash is the program."""
+
+
+def settings_of(name: str, samples: int) -> Config:
+    """The configuration of one row."""
+    program = name.removesuffix("-online").removesuffix("-mild")
+    algorithm = {"name": program, "samples": samples, "seed": 1, "max_tokens": 480}
+    return load_config(overrides={"algorithm": algorithm | SYSTEMS[name]}, environment={})
+
+
+async def run_one(
+    name: str, config: Config, suite: Suite, engine: Engine, out: Path, console: Console
+) -> list[dict[str, Any]]:
+    """Both systems of one program."""
+    rows, summaries = [], []
+    for system in systems_of(config, [rule_of(config)], baseline=True):
+        model = engine.capacity().model
+        with folder_of(out / name, config, suite, system, model, fresh=False) as folder:
+            done = len(folder.outcomes)
+            with (
+                QueryProgress(
+                    console, f"{name}: {system.name}", len(suite.queries), done
+                ) as display,
+                AnswerEquivalence() as equivalence,
+            ):
+                rows.append(
+                    await run_system(config, suite, system, engine, folder, equivalence, display)
+                )
+        first = rows[0] if len(rows) > 1 else None
+        summaries.append(summarise(system.name, rows[-1], first, None))
+    print_summaries(f"{suite.name}, {name}", summaries, console)
+    return [{"program": name, **asdict(summary)} for summary in summaries]
+
+
+async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All programs that were asked for."""
+    console = Console(stderr=True)
+    suite = load_suite(options.suite, limit=options.limit)
+    configs = {name: settings_of(name, options.samples) for name in options.programs}
+    anyone = next(iter(configs.values()))
+    engine = build_engine(anyone.engine, 1, anyone.scheduler)
+    rewards: RewardModel | None = None
+    results = []
+    try:
+        await engine.start()
+        for name, config in configs.items():
+            serving = engine
+            if algorithm_of(config).scored:
+                if rewards is None:
+                    rewards = build_reward(config)
+                    await rewards.start()
+                serving = RewardedEngine(engine, rewards)
+            results += await run_one(name, config, suite, serving, options.out, console)
+    finally:
+        await engine.close()
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suite", default="embedded")
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--programs", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--out", type=Path, default=Path("runs/programs"))
+    options = parser.parse_args()
+    results = asyncio.run(run(options))
+    sys.stdout.write(json.dumps(results) + "\n")
+
+
+if __name__ == "__main__":
+    main()
