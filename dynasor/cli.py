@@ -21,6 +21,7 @@ from dynasor.commands.record import record
 from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
 from dynasor.commands.solve import solve
+from dynasor.commands.write import write
 from dynasor.errors import DynasorError
 
 
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(solve)
+app.command()(write)
 app.command()(bench)
 app.command("bench online")(bench_online)
 app.command()(record)

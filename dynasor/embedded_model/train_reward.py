@@ -22,7 +22,6 @@ from dynasor.embedded_model import path
 from dynasor.embedded_model.label_steps import LabelledSolution, read_labels
 
 PAD = 1
-RATE = 1e-3
 WARM_UP_SHARE = 0.03
 
 
@@ -98,7 +97,9 @@ def train(
     model: LlamaForSequenceClassification, examples: list[Example], options: argparse.Namespace
 ) -> None:
     """Train until the time is used up."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
     begin, step, epoch, average = time.monotonic(), 0, 0, 0.0
     while True:
         for part in batches(examples, options.batch_tokens, options.seed + epoch):
@@ -107,7 +108,7 @@ def train(
                 return
             warm = min(1.0, progress / WARM_UP_SHARE + 1e-2)
             share = warm * 0.5 * (1 + math.cos(math.pi * progress))
-            optimizer.param_groups[0]["lr"] = RATE * share
+            optimizer.param_groups[0]["lr"] = options.rate * share
             batch = batch_of(part)
             loss = functional.binary_cross_entropy_with_logits(logits_of(model, batch), batch.right)
             torch.autograd.backward(loss)
@@ -138,16 +139,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded process reward model.")
     parser.add_argument("data", type=Path, nargs="+", help="files of label_steps")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--init", type=Path, default=path(), help="folder to begin from")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     tokenizer = AutoTokenizer.from_pretrained(path())
     model = LlamaForSequenceClassification.from_pretrained(
-        path(), num_labels=1, dtype=torch.float32, pad_token_id=PAD
+        options.init, num_labels=1, dtype=torch.float32, pad_token_id=PAD
     )
     examples = [
         example_of(solution, tokenizer) for file in options.data for solution in read_labels(file)

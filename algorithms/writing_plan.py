@@ -1,0 +1,109 @@
+"""The plan of a long text: asked for, read out of what the model says, fitted to the words wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+MOST_PARTS = 100
+MOST_WORDS = 20_000
+"""Words of one part; more is not believed."""
+LONGEST_PLAN = 50_000
+LONGEST_POINT = 2_000
+LONGEST_ENDING = 60
+"""Characters at the end of a line in which its words are looked for."""
+
+INDEPENDENT = "[independent]"
+
+_PART = re.compile(r"^[\s>*#-]*(?:paragraph|part|section)\s*\d+\b[\s:.*)-]*", re.IGNORECASE)
+_WORDS = re.compile(
+    r"[\s,;:(*-]*(?:word count\W*)?(\d{1,3}(?:,\d{3})+|\d{1,7})\s*words?\b\W*$", re.I
+)
+_MARK = re.compile(re.escape(INDEPENDENT), re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the plan.
+
+    Attributes:
+        point: what it is about.
+        words: how long it should be.
+        independent: whether it can be written without the parts before it.
+    """
+
+    point: str
+    words: int
+    independent: bool = False
+
+
+def planning_prompt(instruction: str, words: int) -> str:
+    """The request for a plan."""
+    return (
+        f"Plan a text for this instruction:\n\n{instruction}\n\n"
+        f"The whole text should have about {words} words. Break it into parts of 200 to 1000 words "
+        "each, fewer where the whole is shorter. Write one line for each part, in exactly this form, "
+        "and nothing else:\n\n"
+        "Part 1: what this part says, in one sentence - 300 words\n"
+        "Part 2: what this part says, in one sentence - 250 words\n\n"
+        f"Put {INDEPENDENT} before the number of words of a part that can be written without having "
+        "read the parts before it."
+    )
+
+
+def writing_prompt(instruction: str, plan: Sequence[Part], number: int, before: str) -> str:
+    """The request for part `number` (from 0); `before` is the text so far, empty where not needed."""
+    listed = "\n".join(
+        f"Part {n}: {part.point} - {part.words} words" for n, part in enumerate(plan, 1)
+    )
+    part = plan[number]
+    so_far = f"What is already written:\n\n{before}\n\n" if before else ""
+    return (
+        f"You are writing a text for this instruction:\n\n{instruction}\n\nThe plan:\n\n{listed}\n\n"
+        f"{so_far}Now write part {number + 1} of {len(plan)}: {part.point}\n"
+        f"Write about {part.words} words. Write only this part: no heading, no comment, no summary of "
+        "other parts, and no ending of the whole text before its last part."
+    )
+
+
+def again_prompt(request: str, attempt: str, written: int, wanted: int) -> str:
+    """The request to write a part anew that missed its length."""
+    change = "longer: add detail" if written < wanted else "shorter: leave out what matters least"
+    return (
+        f"{request}\n\nA first attempt has {written} words and should have about {wanted}:\n\n"
+        f"{attempt}\n\nWrite this part again, {change}. Write only the part."
+    )
+
+
+def read_plan(text: str) -> list[Part]:
+    """The parts in what a model said; empty where there are none.
+
+    A line counts if it begins with a part's number and ends with a number of words from 1 to
+    `MOST_WORDS`; other lines are left out, and so is what comes after `MOST_PARTS` parts.
+    """
+    parts = []
+    for line in text[:LONGEST_PLAN].splitlines():
+        begin = _PART.match(line)
+        if begin is None:
+            continue
+        rest = line[begin.end() :]
+        head, tail = rest[:-LONGEST_ENDING], rest[-LONGEST_ENDING:]
+        end = _WORDS.search(tail)
+        if end is None:
+            continue
+        words = int(end[1].replace(",", ""))
+        point = head + tail[: end.start()]
+        independent = _MARK.search(point) is not None
+        point = _MARK.sub("", point).strip(" \t-*,;:(")[:LONGEST_POINT]
+        if point and 1 <= words <= MOST_WORDS:
+            parts.append(Part(point, words, independent))
+        if len(parts) == MOST_PARTS:
+            break
+    return parts
+
+
+def fitted(plan: Sequence[Part], words: int) -> list[Part]:
+    """The plan with its words scaled so that they sum up to about `words`."""
+    whole = sum(part.words for part in plan)
+    return [replace(part, words=max(1, round(part.words * words / whole))) for part in plan]

@@ -1,0 +1,77 @@
+"""Long texts on a server that writes what a test says, and the training file."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from algorithms.agentwrite import Care
+from algorithms.program import Generation, Sampling
+from dynasor.engines.base import Capacity
+from dynasor.writing import append_training_row, training_row, why_not_train_on, write_text
+
+
+class Author:
+    """An engine that plans two parts, and writes each with so many words."""
+
+    def __init__(self, *words, same=False):
+        self.words, self.same = list(words), same
+
+    async def submit(self, request):
+        asked = request.prompt[0]["content"]
+        if asked.startswith("Plan"):
+            text = "Part 1: one - 50 words\nPart 2: two - 50 words"
+        else:
+            count = self.words.pop(0)
+            text = " ".join("same." if self.same else f"{request.index}-{n}." for n in range(count))
+        yield Generation(request.id, text, 10)
+
+    async def abort(self, ids):
+        pass
+
+    def hint(self, gang, hints):
+        pass
+
+    def capacity(self):
+        return Capacity(4, "author", supports_seed=True)
+
+
+async def write(*words, **more):
+    return await write_text(
+        "Write.", 100, Author(*words, **more), sampling=Sampling(), care=Care(attempts=1)
+    )
+
+
+async def test_a_text_of_the_length_asked_for_can_be_trained_on(tmp_path):
+    written = await write(50, 48)
+    assert written.outcome.reason == "complete"
+    assert len(written.text.split()) == 98
+    assert written.score > 95
+    assert why_not_train_on(written) is None
+    for _ in range(2):
+        append_training_row(tmp_path / "sft.jsonl", written)
+    rows = [json.loads(line) for line in (tmp_path / "sft.jsonl").read_text().splitlines()]
+    assert rows == [training_row(written)] * 2
+    assert [m["role"] for m in rows[0]["messages"]] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("words", "same", "why"),
+    [
+        ((50, 0), False, "1 of 2 parts are missing"),
+        ((20, 20), False, "length score 25 is below 80"),
+        ((50, 50), True, "of its sentences differ"),
+    ],
+)
+async def test_a_text_that_teaches_nothing_good_is_left_out(words, same, why):
+    assert why in why_not_train_on(await write(*words, same=same))
+
+
+def test_the_embedded_model_is_refused_before_it_is_loaded():
+    done = subprocess.run(
+        [sys.executable, "-m", "dynasor.cli", "write", "A poem"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "the embedded model cannot write: give --model" in done.stderr
+    assert "Traceback" not in done.stderr
