@@ -1,0 +1,66 @@
+"""Every program end to end on the real vLLM and the embedded model, one short question each."""
+
+import pytest
+
+from certaindex.equivalence import AnswerEquivalence
+from certaindex.stopping import parse_rule
+from dynasor.allocator import PerQuery
+from dynasor.bench.offline import make_program
+from dynasor.config import load_config
+from dynasor.errors import ConfigError
+from dynasor.programs import _ALGORITHMS, algorithm_of, rule_of
+from dynasor.rewards.build import build_reward
+from dynasor.rewards.engine import RewardedEngine
+from dynasor.runtime import Runtime
+from dynasor.suites import Query, Suite
+
+
+def config_of(name, **more):
+    algorithm = {"name": name, "samples": 4, "seed": 3, "max_tokens": 200, **more}
+    return load_config(overrides={"algorithm": algorithm}, environment={})
+
+
+@pytest.mark.parametrize("certaindex", [True, False])
+@pytest.mark.parametrize("name", list(_ALGORITHMS))
+async def test_it_answers_an_easy_question(vllm_engine, easy_rows, name, certaindex):
+    config = config_of(name, search={"children": 2})
+    algorithm = algorithm_of(config)
+    if not certaindex:
+        config = algorithm.plain(config)
+    engine = vllm_engine
+    if algorithm.scored:
+        rewards = build_reward(config)
+        await rewards.start()
+        engine = RewardedEngine(vllm_engine, rewards)
+    rule = parse_rule(rule_of(config) if certaindex else algorithm.full(config))
+    row = easy_rows[3]
+    query = Query(f"{name}-{certaindex}", row["question"], row["answer"])
+    suite = Suite("test", (query,), "boxed")
+    with AnswerEquivalence() as equivalence:
+        program = make_program(config, suite, query, 0, equivalence)
+        runtime = Runtime(
+            engine, PerQuery(rule, algorithm.wave(config)), in_order=algorithm.in_order
+        )
+        outcome = await runtime.solve(program)
+    assert outcome.answer.value == row["answer"]
+    assert outcome.failed == 0
+    assert outcome.bill.output > 0
+    assert 0 <= outcome.certainty.value <= 1
+    if not certaindex:
+        assert outcome.reason in ("complete", "certain")
+
+
+def test_a_program_that_needs_rewards_says_so():
+    config = load_config(
+        overrides={"algorithm": {"name": "rebase"}, "engine": {"model": "other"}}, environment={}
+    )
+    with pytest.raises(ConfigError, match=r"needs a reward model: set algorithm\.reward\.kind"):
+        build_reward(config)
+
+
+def test_settings_of_a_program_that_contradict_each_other_are_named():
+    config = config_of("beam-search", search={"children": 9})
+    suite = Suite("test", (Query("q", "?", None),), "boxed")
+    with AnswerEquivalence() as equivalence:
+        with pytest.raises(ConfigError, match="'beam-search': children must be between 1 and"):
+            make_program(config, suite, suite.queries[0], 0, equivalence)
