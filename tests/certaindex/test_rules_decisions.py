@@ -36,6 +36,15 @@ def first_stop(rule: StopRule, groups: list[int | None]) -> tuple[int, str | Non
         ("adaptive-consistency:0.95", [1, 1, 1, 1, 1], 4, "certain"),
         ("adaptive-consistency:0.95", [1, 2, 1, 1, 1, 1, 1], 7, "certain"),
         ("adaptive-consistency:0.95", [None] * 6, 6, None),
+        ("stable:3", [1, 1, 2, 1, 1, 1], 6, "certain"),
+        ("stable:3", [2, 1, 1, 1], 4, "certain"),
+        ("stable:2", [1, None, 1, None, 1], 5, None),
+        ("stable:2", [None, None, None], 3, None),
+        ("consensus:0.8,min=4", [1, 1, 1, 2, 1], 5, "certain"),
+        ("consensus:0.95,min=2", [None, None, 1, 1], 4, "certain"),
+        ("never", [1] * 9, 9, None),
+        ("reward:0.9", [1, None, 1], 3, "certain"),
+        ("reward:0.9", [1, 2, 1, 2], 4, None),
         ("esc:3", [1, 1, 2, 1, 1, 1], 6, "certain"),
         ("esc:2", [1, None, None, None, 1, 1], 6, "certain"),
         ("sprt:0.05,share=0.75", [1] * 10, 8, "certain"),
@@ -113,3 +122,19 @@ def test_sprt_keeps_its_error_rates() -> None:
     equal = simulate(rule, [0.5, 0.5], runs, budget=400)
     # Twice alpha, since the leader is chosen after looking: either answer may be called the winner.
     assert sum(stop == "certain" for stop, _ in equal) <= stats.binom.ppf(1 - 1e-6, runs, 0.2)
+
+
+def test_rewards_of_the_leader_hold_a_search_back():
+    votes = Votes(max_samples=8)
+    for group, reward in ((0, 0.9), (0, 0.7), (1, 0.1)):
+        votes.add(group, 1, reward, reward)
+    agreement = 2 * np.log(2) / (3 * np.log(3))
+    assert parse_rule("reward:0.3").decide(votes).value == pytest.approx(agreement * 0.8)
+    assert parse_rule("reward:0.3").decide(votes).stop == "certain"
+    assert parse_rule("reward:0.4").decide(votes).stop is None
+
+
+@pytest.mark.parametrize("reward", [-0.1, 1.1, float("nan")])
+def test_a_reward_that_is_none_is_refused(reward):
+    with pytest.raises(ValueError, match="reward must be between 0 and 1"):
+        Votes(max_samples=2).add(0, 1, reward=reward)

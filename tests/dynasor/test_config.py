@@ -2,6 +2,7 @@
 
 import pytest
 
+from dynasor.commands.options import overrides
 from dynasor.config import load_config
 from dynasor.errors import ConfigError
 
@@ -66,3 +67,34 @@ def test_what_is_added_to_a_question_depends_on_the_model_and_not_on_the_suite()
     assert "boxed" in server.instruction
     own = load_config(overrides={"algorithm": {"instruction": "Be brief."}})
     assert own.instruction == "Be brief."
+
+
+def test_sections_below_the_algorithm_come_from_everywhere_and_none_hides_another(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("[algorithm.search]\nchildren = 2\ndepth = 9\n")
+    config = load_config(
+        file,
+        {"algorithm": {"search": {"depth": "7"}, "name": None}},
+        {"DYNASOR_ALGORITHM__SEARCH__STEP_TOKENS": "33"},
+    )
+    search = config.algorithm.search
+    assert (search.children, search.depth, search.step_tokens) == (2, 7, 33)
+
+
+def test_a_wrong_key_deep_down_is_named_with_those_that_there_are():
+    with pytest.raises(
+        ConfigError, match=r"algorithm\.cot\.efort: no such setting; there are effort"
+    ):
+        load_config(overrides={"algorithm": {"cot": {"efort": "mid"}}}, environment={})
+
+
+@pytest.mark.parametrize("text", ["wave=4", "allocator.wave", ".wave=4", "allocator.=4"])
+def test_a_setting_on_the_command_line_has_a_section_and_a_key(text):
+    with pytest.raises(ConfigError, match=r"must be SECTION\.KEY=VALUE"):
+        overrides(settings=[text])
+
+
+def test_settings_on_the_command_line_go_before_other_options():
+    given = overrides(samples=3, settings=["algorithm.samples=5", "algorithm.cot.window=4"])
+    config = load_config(overrides=given, environment={})
+    assert (config.algorithm.samples, config.algorithm.cot.window) == (5, 4)
