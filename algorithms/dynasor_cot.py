@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import NamedTuple
 
 from algorithms.ballot import Ballot
 from algorithms.program import (
@@ -71,6 +72,14 @@ class Probing:
             raise ValueError("question and closing must not be empty")
 
 
+class Probe(NamedTuple):
+    """A probe that has come back: tokens of the chain before it, its own, and what it answered."""
+
+    chain_tokens: int
+    tokens: int
+    answer: str | None
+
+
 class DynasorCot:
     """One chain, its probes and its answer.
 
@@ -113,6 +122,7 @@ class DynasorCot:
         self._answers: dict[int, Generation] = {}  # ended probes that wait for an earlier one
         self._costs: dict[int, int] = {}
         self._counted = 0
+        self._probes: list[Probe] = []
         self._cut: list[str] = []
         self._final: tuple[str, str] | None = None  # answer and text
         self._last: tuple[str, str] | None = None  # of the last probe that gave one
@@ -121,6 +131,11 @@ class DynasorCot:
     def id(self) -> str:
         """Name of the query."""
         return self._id
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """The probes so far, in the order of the chain."""
+        return tuple(self._probes)
 
     def propose(self, n: int) -> list[Request]:
         """The chain, once."""
@@ -183,6 +198,9 @@ class DynasorCot:
             tokens = self._costs[self._counted] + done.tokens
             self._ballot.count(answer, text, tokens)
             self._last = self._last if answer is None else (answer, text)
+            before = self._probes[-1].chain_tokens if self._probes else 0
+            chain = before + self._costs[self._counted]
+            self._probes.append(Probe(chain, done.tokens, answer))
             self._counted += 1
 
     def _read(self, probe: Generation) -> str | None:

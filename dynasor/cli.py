@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from dynasor.commands.bench import bench
+from dynasor.commands.bench_deprivation import bench_deprivation
 from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
 from dynasor.commands.evidence import evidence
@@ -49,6 +50,7 @@ app.command()(solve)
 app.command()(write)
 app.command()(bench)
 app.command("bench online")(bench_online)
+app.command("bench deprivation")(bench_deprivation)
 app.command()(record)
 app.command()(replay)
 app.command()(rules)

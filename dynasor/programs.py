@@ -49,6 +49,7 @@ class Algorithm:
         build: makes a fresh program.
         rule: stop rule that suits it, where none is given.
         full: rule that spends its full budget.
+        budget: the full budget in words.
         plain: the configuration without what saves tokens inside the program: no probes, nothing
             cut; the full budget to compare with.
         wave: requests of a query in flight.
@@ -60,6 +61,7 @@ class Algorithm:
     build: Callable[[Ingredients], Program]
     rule: Callable[[Config], str] = lambda config: "default"
     full: Callable[[Config], str] = lambda config: "never"
+    budget: Callable[[Config], str] = lambda config: f"full budget ({config.algorithm.samples})"
     plain: Callable[[Config], Config] = lambda config: config
     wave: Callable[[Config], int] = lambda config: config.allocator.wave
     scored: bool = False
@@ -277,6 +279,7 @@ _ALGORITHMS: dict[str, Algorithm] = {
     "dynasor-cot": Algorithm(
         _dynasor_cot,
         rule=lambda config: f"stable:{probing_of(config).window}",
+        budget=lambda config: "full chain",
         plain=lambda config: _with(config, "cot", interval=config.algorithm.max_tokens),
     ),
     "deepconf": Algorithm(

@@ -173,9 +173,8 @@ def systems_of(config: Config, rules: Sequence[str], baseline: bool) -> list[Sys
             parse_rule(rule)
         except ValueError as error:
             raise ConfigError(f"--rule: {error}") from None
-    full = System(
-        f"full budget ({config.algorithm.samples})", "full", full_rule(config), plain=True
-    )
+    named = algorithm_of(config).budget(config)
+    full = System(named, "full", full_rule(config), plain=True)
     systems = [full] if baseline else []
     own = f"{config.algorithm.name} ({full_rule(config)})"
     systems += [

@@ -217,3 +217,27 @@ def test_failed_requests_make_the_exit_code_1(recorded, tmp_path):
     result = bench(recorded, tmp_path / "run", "-n", 14)
     assert result.returncode == 1
     assert json.loads(result.stdout)["systems"][0]["failed"] == 12
+
+
+@pytest.mark.parametrize("name", ["short-m-of-k", "deepconf"])
+def test_another_program_with_and_without(recorded, tmp_path, name):
+    both = bench(recorded, tmp_path / "both", "--algorithm", name, "--json")
+    assert both.returncode == 0, both.stderr
+    told = json.loads(both.stdout)
+    assert told["algorithm"] == name
+    assert len(told["systems"]) == 2
+    suite, traces = recorded
+    full = dynasor(
+        "bench", suite, "--engine", "replay", "--traces", traces, "-n", 12, "--extractor", "boxed",
+        "--algorithm", name, "--no-certaindex", "--out", tmp_path / "full", "--json",
+    )  # fmt: skip
+    assert full.returncode == 0, full.stderr
+    (alone,) = json.loads(full.stdout)["systems"]
+    assert alone["tokens"] == told["systems"][0]["tokens"]
+    assert alone["name"].startswith("full budget")
+
+
+def test_rules_do_not_go_with_no_certaindex(recorded, tmp_path):
+    wrong = bench(recorded, tmp_path, "--no-certaindex", "--rule", "fixed:2")
+    assert wrong.returncode == 2
+    assert "--no-certaindex: nothing is left to run" in wrong.stderr
