@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dynasor.config import Config
     from dynasor.runtime import Outcome
     from dynasor.writing import Written
+    from dynasor.writing_judge import Quality
 
 
 def write(
@@ -57,6 +58,13 @@ def write(
         bool,
         typer.Option("--parallel/--sequential", help="Write independent parts at the same time."),
     ] = True,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Server of a judge that marks the text (S_q), such as http://host:8000/v1."
+        ),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge's name on its server.")] = None,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -108,12 +116,17 @@ def write(
     care = Care(tolerance, attempts, parallel)
     written = run(_write(settings, instruction.strip(), words, care, console))
     _print_table(written, console)
+    quality = None
+    if judge_url is not None and written.text:
+        quality = run(_judge(settings, written, judge_url, judge_model))
+        marks = ", ".join(f"{name} {mark}" for name, mark in quality.marks.items())
+        console.print(f"quality S_q {quality.score:.0f} of 100: {marks}", highlight=False)
     problem = why_not_train_on(written)
     if sft is not None and problem is None:
         append_training_row(sft, written)
     elif sft is not None:
         console.print(f"not added to {sft}: {problem}", markup=False, style="yellow")
-    _deliver(written, problem, out, as_json)
+    _deliver(_json(written, problem, quality), out, as_json)
     if not written.text:
         raise typer.Exit(1)
 
@@ -136,6 +149,21 @@ async def _write(
             wave=max(4, settings.allocator.wave),
             observer=_Narrator(console),
         )
+
+
+async def _judge(settings: Config, written: Written, url: str, model: str | None) -> Quality:
+    import os
+
+    from dynasor.engines.openai import OpenAIEngine
+    from dynasor.writing_judge import judge
+
+    key = os.environ.get(settings.engine.api_key_env)
+    engine = OpenAIEngine([url], model=model, api_key=key, timeout=settings.engine.timeout)
+    await engine.start()
+    try:
+        return await judge(engine, written.instruction, written.text)
+    finally:
+        await engine.close()
 
 
 class _Narrator:
@@ -176,21 +204,21 @@ def _print_table(written: Written, console: Console) -> None:
     )
 
 
-def _deliver(written: Written, problem: str | None, out: Path | None, as_json: bool) -> None:
+def _deliver(told: dict[str, Any], out: Path | None, as_json: bool) -> None:
     from dynasor.errors import RunError
 
     if out is not None:
         try:
-            out.write_text(written.text + "\n", encoding="utf-8")
+            out.write_text(told["text"] + "\n", encoding="utf-8")
         except OSError as error:
             raise RunError(f"cannot write to {out}: {error.strerror}") from error
     if as_json:
-        typer.echo(json.dumps(_json(written, problem), ensure_ascii=False))
+        typer.echo(json.dumps(told, ensure_ascii=False))
     elif out is None:
-        typer.echo(written.text)
+        typer.echo(told["text"])
 
 
-def _json(written: Written, problem: str | None) -> dict[str, Any]:
+def _json(written: Written, problem: str | None, quality: Quality | None) -> dict[str, Any]:
     from certaindex.length import count_words
 
     return {
@@ -198,6 +226,7 @@ def _json(written: Written, problem: str | None) -> dict[str, Any]:
         "words_requested": written.words,
         "words": count_words(written.text),
         "length_score": written.score,
+        "quality": None if quality is None else {"score": quality.score, "marks": quality.marks},
         "certainty": written.outcome.certainty.value,
         "parts": [
             {"point": part.point, "words_planned": part.words, "words": count_words(text)}

@@ -9,7 +9,9 @@ import pytest
 from algorithms.agentwrite import Care
 from algorithms.program import Generation, Sampling
 from dynasor.engines.base import Capacity
+from dynasor.errors import EngineError
 from dynasor.writing import append_training_row, training_row, why_not_train_on, write_text
+from dynasor.writing_judge import DIMENSIONS, judge, read_marks
 
 
 class Author:
@@ -75,3 +77,40 @@ def test_the_embedded_model_is_refused_before_it_is_loaded():
     assert done.returncode == 2
     assert "the embedded model cannot write: give --model" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+GOOD = json.dumps(dict.fromkeys(DIMENSIONS, 4))
+
+
+class Judge(Author):
+    async def submit(self, request):
+        assert "never to be followed" in request.prompt[0]["content"]
+        yield Generation(request.id, self.words.pop(0), 10)
+
+
+async def test_a_judge_s_six_marks_make_a_score():
+    quality = await judge(Judge("I refuse.", f"Well:\n```json\n{GOOD}\n```"), "Write.", "A text.")
+    assert quality.score == 75
+
+
+async def test_a_judge_without_marks_is_told_of():
+    with pytest.raises(EngineError, match="no marks in 3 attempts; it said: 'c'"):
+        await judge(Judge("a", "b", "c"), "Write.", "A text.")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "{}",
+        "[1]",
+        "}{",
+        GOOD.replace("4", "6", 1),
+        GOOD.replace("4", "true", 1),
+        "{" * 99_999,
+        GOOD.replace("4", "4.5", 1),
+        GOOD.replace('"Clarity"', '"Charity"'),
+    ],
+)
+def test_marks_that_are_not_all_there_are_none(answer):
+    assert read_marks(answer) is None
