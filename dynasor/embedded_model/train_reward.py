@@ -96,14 +96,15 @@ def logits_of(model: LlamaForSequenceClassification, batch: Batch) -> torch.Tens
 def train(
     model: LlamaForSequenceClassification, examples: list[Example], options: argparse.Namespace
 ) -> None:
-    """Train until the time is used up."""
+    """Train until the steps or the time are used up."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01
     )
     begin, step, epoch, average = time.monotonic(), 0, 0, 0.0
     while True:
         for part in batches(examples, options.batch_tokens, options.seed + epoch):
-            progress = (time.monotonic() - begin) / (60 * options.minutes)
+            minutes = (time.monotonic() - begin) / 60
+            progress = step / options.steps if options.steps else minutes / options.minutes
             if progress >= 1:
                 return
             warm = min(1.0, progress / WARM_UP_SHARE + 1e-2)
@@ -141,7 +142,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--init", type=Path, default=path(), help="folder to begin from")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
-    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--minutes", type=float, default=15.0, help="length of the schedule")
+    parser.add_argument("--steps", type=int, default=0, help="length in steps, instead of minutes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-tokens", type=int, default=2048)

@@ -36,7 +36,13 @@ def build_reward(config: Config) -> RewardModel:
     if kind == "embedded":
         from dynasor.rewards.classifier import ClassifierReward
 
-        return ClassifierReward(str(embedded_model.reward_path()), threads=1)
+        folder = embedded_model.reward_path()
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"no reward model in {folder}: train it with `python -m "
+                "dynasor.embedded_model.label_steps` and `train_reward`, or set algorithm.reward.kind"
+            )
+        return ClassifierReward(str(folder), threads=1)
     if kind == "server":
         from dynasor.rewards.endpoint import EndpointReward
 

@@ -11,8 +11,29 @@ from dynasor.errors import ConfigError
 from dynasor.programs import _ALGORITHMS, algorithm_of, rule_of
 from dynasor.rewards.build import build_reward
 from dynasor.rewards.engine import RewardedEngine
+from dynasor.rewards.function import FunctionReward
 from dynasor.runtime import Runtime
 from dynasor.suites import Query, Suite
+
+
+def true_so_far(prompt, text):
+    """A reward that any model's sums can be given: the share of the lines that are true."""
+    sums = [line.split("=") for line in text.splitlines() if "=" in line]
+    right = [len({_value(side) for side in sides}) == 1 for sides in sums]
+    return sum(right) / len(right) if right else 0.5
+
+
+def _value(side):
+    """A chain of + and - read from left to right; other signs make each side its own value."""
+    total, sign = 0, 1
+    for token in side.split():
+        if token in "+-":
+            sign = 1 if token == "+" else -1
+        elif token.isdigit():
+            total += sign * int(token)
+        else:
+            return side
+    return total
 
 
 def config_of(name, **more):
@@ -29,9 +50,7 @@ async def test_it_answers_an_easy_question(vllm_engine, easy_rows, name, certain
         config = algorithm.plain(config)
     engine = vllm_engine
     if algorithm.scored:
-        rewards = build_reward(config)
-        await rewards.start()
-        engine = RewardedEngine(vllm_engine, rewards)
+        engine = RewardedEngine(vllm_engine, FunctionReward(true_so_far))
     rule = parse_rule(rule_of(config) if certaindex else algorithm.full(config))
     row = easy_rows[3]
     query = Query(f"{name}-{certaindex}", row["question"], row["answer"])
