@@ -17,22 +17,23 @@ from dynasor.suites import Query, Suite
 
 
 def true_so_far(prompt, text):
-    """A reward that any model's sums can be given: the share of the lines that are true."""
-    sums = [line.split("=") for line in text.splitlines() if "=" in line]
-    right = [len({_value(side) for side in sides}) == 1 for sides in sums]
+    """A reward that any model's sums can be given: the share of the additions that are true."""
+    lines = [line.split("=") for line in text.splitlines() if "=" in line]
+    sums = [[_value(side) for side in sides] for sides in lines]
+    right = [len(set(values)) == 1 for values in sums if None not in values]
     return sum(right) / len(right) if right else 0.5
 
 
 def _value(side):
-    """A chain of + and - read from left to right; other signs make each side its own value."""
+    """A chain of + and - worked out from left to right; None where there is anything else."""
     total, sign = 0, 1
     for token in side.split():
-        if token in "+-":
+        if token in ("+", "-"):
             sign = 1 if token == "+" else -1
         elif token.isdigit():
             total += sign * int(token)
         else:
-            return side
+            return None
     return total
 
 
