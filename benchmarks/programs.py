@@ -19,7 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from certaindex.equivalence import AnswerEquivalence
-from dynasor.bench.offline import folder_of, run_system, summarise, systems_of
+from dynasor.bench.offline import folder_of, run_system, systems_of
+from dynasor.bench.summary import summarise
 from dynasor.commands.display import QueryProgress, print_summaries
 from dynasor.config import Config, load_config
 from dynasor.engines.base import Engine
