@@ -7,10 +7,11 @@ this line. It learns from what `label_steps` wrote; one pass over a solution tea
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from dynasor.embedded_model.label_steps import LabelledSolution, read_labels
 
 PAD = 1
 WARM_UP_SHARE = 0.03
+KEEP_EVERY = 250
+"""Steps between two writings of the model, so that a stopped run leaves one."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,12 @@ def logits_of(model: LlamaForSequenceClassification, batch: Batch) -> torch.Tens
 
 
 def train(
-    model: LlamaForSequenceClassification, examples: list[Example], options: argparse.Namespace
+    model: LlamaForSequenceClassification,
+    examples: list[Example],
+    options: argparse.Namespace,
+    keep: Callable[[], None],
 ) -> None:
-    """Train until the steps or the time are used up."""
+    """Train until the steps or the time are used up; `keep` is called now and then."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01
     )
@@ -118,6 +124,8 @@ def train(
             optimizer.zero_grad()
             average += (0.02 if average else 1.0) * (loss.item() - average)
             step += 1
+            if step % KEEP_EVERY == 0:
+                keep()
             if step % 50 == 0:
                 print(
                     f"step {step}  epoch {epoch}  {progress:6.1%}  loss {average:.4f}", flush=True
@@ -129,9 +137,9 @@ def save(
     model: LlamaForSequenceClassification, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
     """Write a folder that transformers and vLLM's pooling read: bf16 weights, tokenizer."""
-    model.to(torch.bfloat16)
-    model.config.dtype = "bfloat16"
-    model.save_pretrained(folder)
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    half.config.dtype = "bfloat16"
+    half.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -159,8 +167,12 @@ def main() -> None:
     ]
     lines = sum(len(example.ends) for example in examples)
     print(f"{len(examples)} solutions, {lines} lines", flush=True)
-    train(model, examples, options)
-    save(model, tokenizer, options.out)
+
+    def keep() -> None:
+        save(model, tokenizer, options.out)
+
+    train(model, examples, options, keep)
+    keep()
 
 
 if __name__ == "__main__":
