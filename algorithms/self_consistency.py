@@ -5,7 +5,7 @@ Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language M
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from algorithms.program import (
@@ -14,11 +14,13 @@ from algorithms.program import (
     Certainty,
     Event,
     Generation,
+    Progress,
     Prompt,
     Request,
     Sampling,
 )
 from certaindex.agreement import certaindex
+from certaindex.early_cut import CutSamples, EarlyCut
 from certaindex.equivalence import AnswerGroups
 from certaindex.votes import Votes
 
@@ -30,8 +32,9 @@ class SelfConsistency:
     """Majority vote over at most `samples` samples of one prompt.
 
     A tie is won by the answer that reached the winning weight first. A sample without an answer
-    counts as a sample and votes for nobody. A sample that was cut or that the engine failed is no
-    evidence at all: it only makes the budget smaller by one.
+    counts as a sample and votes for nobody, and so does one that was cut because it had become
+    improbable. A sample that somebody else cut or that the engine failed is no evidence at all: it
+    only makes the budget smaller by one.
 
     Args:
         id: name of the query.
@@ -41,7 +44,10 @@ class SelfConsistency:
         extract: reads the answer out of a text, None where there is none.
         groups: groups equivalent answers; one fresh object a program.
         weigh: vote weight of a sample (see `certaindex.confidence`), or None.
-        report_every: tokens between progress events of a sample, or None.
+        cut: which running samples are lost and to be cut, or None for none; needs
+            `sampling.logprobs`. Decided is by what was sampled, not by when the news of it came: a
+            sample that ended before it could be cut does not vote either.
+        report_every: tokens between progress events of a sample, or None; `cut` has its own.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class SelfConsistency:
         extract: Callable[[str], str | None],
         groups: AnswerGroups,
         weigh: Weigh | None = None,
+        cut: EarlyCut | None = None,
         report_every: int | None = None,
     ) -> None:
         if samples < 1:
@@ -64,11 +71,15 @@ class SelfConsistency:
         self._extract = extract
         self._groups = groups
         self._weigh = weigh
-        self._report_every = report_every
+        self._cut = cut
+        self._report_every = report_every if cut is None else cut.every
         self._samples = samples
         self._votes = Votes(max_samples=samples)
         self._proposed = 0
-        self._running: set[str] = set()
+        self._running: dict[str, int] = {}  # request -> index
+        self._lost: set[str] = set()  # of these, what has become improbable
+        self._to_cut: list[str] = []
+        self._cut_samples = CutSamples()
         self._texts: list[str] = []  # group id -> the first text that gave its answer
 
     @property
@@ -81,7 +92,7 @@ class SelfConsistency:
         first, last = self._proposed, min(self._proposed + n, self._samples)
         self._proposed = last
         requests = [self._request(index) for index in range(first, last)]
-        self._running.update(request.id for request in requests)
+        self._running |= {request.id: request.index for request in requests}
         self._votes.in_flight = len(self._running)
         return requests
 
@@ -99,14 +110,35 @@ class SelfConsistency:
         )
 
     def receive(self, event: Event) -> None:
-        """Count a finished sample; progress changes nothing."""
-        if not isinstance(event, Generation):
+        """Count a finished sample, or see whether one that runs is lost."""
+        if isinstance(event, Progress):
+            if event.request not in self._lost and self._is_lost(event, event.logprobs or ()):
+                self._lost.add(event.request)
+                self._to_cut.append(event.request)
             return
-        self._running.remove(event.request)
+        ended = event.finish_reason in ("stop", "length")
+        lost = event.request in self._lost or (
+            ended and self._is_lost(event, (event.logprobs or ())[:-1])
+        )
+        index = self._running.pop(event.request)
+        self._lost.discard(event.request)
         self._votes.in_flight = len(self._running)
-        if event.finish_reason in ("aborted", "error"):
-            self._votes.max_samples -= 1
+        if lost and event.finish_reason != "error":
+            self._cut_samples.was_cut(event.tokens, self._votes)
             return
+        if ended:
+            self._vote(event)
+        else:
+            self._votes.max_samples -= 1
+        others = (i for name, i in self._running.items() if name not in self._lost)
+        self._cut_samples.has_ended(index, self._votes, others, self._proposed)
+
+    def _is_lost(self, event: Event, logprobs: Sequence[float]) -> bool:
+        if self._cut is None or self._running[event.request] == self._cut_samples.spared:
+            return False
+        return self._cut.lost_at(logprobs) is not None
+
+    def _vote(self, event: Generation) -> None:
         group = self._groups.add(self._extract(event.text))
         weight = 1.0 if self._weigh is None else self._weigh(event)
         self._votes.add(group, event.tokens, weight)
@@ -114,8 +146,9 @@ class SelfConsistency:
             self._texts.append(event.text)
 
     def cancelled(self) -> list[str]:
-        """Nothing: which samples are cut is the allocator's decision."""
-        return []
+        """Samples that have become improbable."""
+        cut, self._to_cut = self._to_cut, []
+        return cut
 
     def votes(self) -> Votes:
         """The answers of the finished samples."""

@@ -105,6 +105,11 @@ class AlgorithmConfig(_Section):
         description="what `dynasor evidence` learned of the model, for `weigh = evidence`; the "
         "embedded model brings its own",
     )
+    early_cut: bool = Field(
+        True,
+        description="with `weigh = evidence`: cut a sample once it has become improbable, where what "
+        "was learned of the model says that it pays",
+    )
     logprobs: bool = Field(
         False, description="keep each token's log-probability with recorded samples"
     )

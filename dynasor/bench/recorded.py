@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from algorithms.program import Sampling
 from algorithms.self_consistency import SelfConsistency, Weigh
+from certaindex.early_cut import EarlyCut
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from dynasor.errors import DataError
-from dynasor.replay import RecordedQuery, collect_queries
+from dynasor.recorded_query import RecordedQuery, collect_queries
 from dynasor.traces import TraceSample
 
 PROMPT_TOKENS = 200
@@ -39,10 +40,9 @@ class RecordedQuestion:
         group = self.query.groups[sample]
         return "" if group is None else str(group)
 
-    def logprobs(self, sample: int) -> tuple[float, ...] | None:
-        """As of one token that is as likely as the sample; None where that was not recorded."""
-        likelihoods = self.query.likelihoods
-        return (likelihoods[sample],) if likelihoods else None
+    def logprobs(self, sample: int) -> Sequence[float] | None:
+        """Log-probability of each token of a sample; None where that was not recorded."""
+        return self.query.logprobs[sample] if self.query.logprobs else None
 
     def is_right(self, answer: str | None) -> bool | None:
         """Whether an answer is the right one, None where that is not known."""
@@ -93,13 +93,16 @@ def check_budget(questions: Mapping[str, RecordedQuestion], samples: int) -> Non
             )
 
 
-def program_of(name: str, samples: int, weigh: Weigh | None = None) -> SelfConsistency:
+def program_of(
+    name: str, samples: int, weigh: Weigh | None = None, cut: EarlyCut | None = None
+) -> SelfConsistency:
     """Self-consistency over recorded answers, which are compared as they are.
 
     Args:
         name: id of the program.
         samples: the full budget.
         weigh: vote weight of a sample, or None.
+        cut: which running samples are cut, or None.
     """
     return SelfConsistency(
         name,
@@ -109,4 +112,5 @@ def program_of(name: str, samples: int, weigh: Weigh | None = None) -> SelfConsi
         extract=lambda text: text or None,
         groups=AnswerGroups(ExactEquivalence()),
         weigh=weigh,
+        cut=cut,
     )

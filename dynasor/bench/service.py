@@ -71,7 +71,7 @@ class Service:
     ) -> None:
         self._engine = engine
         self._system = system
-        weighing = {"weigh": "evidence" if system.weighs else None}
+        weighing = {"weigh": "evidence" if system.weighs else None, "early_cut": system.cuts}
         self._config = _changed(config, weighing)
         self._chat_config = _changed(config, {"weigh": None, "samples": 1})
         self._suite = suite

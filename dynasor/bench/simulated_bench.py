@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from certaindex.early_cut import EarlyCut
 from certaindex.evidence import Evidence
 from dynasor.bench.online_profile import Profile
 from dynasor.bench.recorded import RecordedQuestion, check_budget, collect_questions
@@ -96,6 +97,7 @@ def open_simulation(
         aging=aging_of(scheduler),
         weigh=None if evidence is None else lambda sample: evidence.weigh(sample.logprobs),
         fit_memory=scheduler.fit_memory,
+        cut=None if evidence is None else EarlyCut.of(evidence),
     )
     settings = {
         "calibration": asdict(measured),

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from algorithms.self_consistency import Weigh
+from certaindex.early_cut import EarlyCut
 from certaindex.stopping import parse_rule
 from dynasor.bench.arrivals import CHAT, group_of
 from dynasor.bench.live_run import Keep
@@ -76,6 +77,7 @@ class SimulatedStage:
         aging: starvation guard of the gang policies.
         weigh: vote weight of a sample for systems that weigh, or None.
         fit_memory: whether gang policies look ahead in memory.
+        cut: which running samples are cut by systems that do so, or None.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class SimulatedStage:
         aging: Aging | None,
         weigh: Weigh | None,
         fit_memory: bool = True,
+        cut: EarlyCut | None,
     ) -> None:
         self._cluster = cluster
         self._vanilla = vanilla
@@ -103,6 +106,7 @@ class SimulatedStage:
         self._weigh = weigh
         self._fit_memory = fit_memory
         self._lone: tuple[dict[str, float], float] | None = None
+        self._cut = cut
 
     async def reference(self, *, capacity: bool) -> Reference:
         """Vanilla alone, then at saturation where its capacity is asked for."""
@@ -190,6 +194,7 @@ class SimulatedStage:
             forecast=self._forecast(system),
             when_due=system.when_due,
             weigh=self._weigh if system.weighs else None,
+            cut=self._cut if system.cuts else None,
             seed=seed,
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from algorithms.self_consistency import Weigh
+from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator
 from dynasor.bench.recorded import RecordedQuestion, check_budget
 from dynasor.bench.virtual_front_end import Cluster, FrontEnd
@@ -63,6 +64,7 @@ def simulate(
     forecast: Forecast | None = None,
     when_due: bool = False,
     weigh: Weigh | None = None,
+    cut: EarlyCut | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Simulated:
@@ -79,6 +81,7 @@ def simulate(
         forecast: a fresh one; foresees a query's work for scheduler and router, None for none.
         when_due: see `dynasor.runtime.Runtime.solve`.
         weigh: vote weight of a sample, or None.
+        cut: which running samples are cut because they have become improbable, or None.
         seed: of the order in which each arrival gets the recorded samples.
         progress: called with the number of completions, from time to time.
 
@@ -91,7 +94,7 @@ def simulate(
     build = queue_builder(policy, aging)
     replicas = [Replica(cluster.replica, build) for _ in range(cluster.replicas)]
     front = FrontEnd(
-        replicas, cluster, questions, allocator, samples, forecast, when_due, weigh, str(seed)
+        replicas, cluster, questions, allocator, samples, forecast, when_due, weigh, cut, str(seed)
     )
     front.run(workload, progress)
     return Simulated(front.completions, [each.counters for each in replicas], front.now)

@@ -15,6 +15,7 @@ from typing import Any
 
 from algorithms.program import Generation, Progress, Request
 from algorithms.self_consistency import Weigh
+from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator, LiveQuery, StopReason
 from dynasor.bench.recorded import RecordedQuestion, program_of
 from dynasor.bench.workload import Arrival, Completion
@@ -62,8 +63,9 @@ class _Query(LiveQuery):
         question: RecordedQuestion,
         order: list[int],
         weigh: Weigh | None,
+        cut: EarlyCut | None,
     ) -> None:
-        super().__init__(program_of(arrival.id, len(order), weigh))
+        super().__init__(program_of(arrival.id, len(order), weigh, cut))
         self.arrival = arrival
         self.question = question
         self.order = order
@@ -81,7 +83,7 @@ class FrontEnd:
     Args:
         replicas: what serves.
         cluster: what the front end takes.
-        questions, allocator, samples, forecast, when_due, weigh, seed: see `simulate`.
+        questions, allocator, samples, forecast, when_due, weigh, cut, seed: see `simulate`.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class FrontEnd:
         forecast: Forecast | None,
         when_due: bool,
         weigh: Weigh | None,
+        cut: EarlyCut | None,
         seed: str,
     ) -> None:
         self.completions: list[Completion] = []
@@ -106,6 +109,7 @@ class FrontEnd:
         self._forecast = forecast
         self._when_due = when_due
         self._weigh = weigh
+        self._early_cut = cut
         self._seed = seed
         self._mean_tokens = [500.0, 0]  # of ended samples, and how many; for the router
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -172,9 +176,8 @@ class FrontEnd:
                 f"arrival {arrival.id} asks {arrival.question!r}, which was not recorded"
             )
         samples = self._samples if arrival.kind == "query" else 1
-        query = _Query(
-            arrival, question, question.order(f"{self._seed}/{arrival.id}", samples), self._weigh
-        )
+        order = question.order(f"{self._seed}/{arrival.id}", samples)
+        query = _Query(arrival, question, order, self._weigh, self._early_cut)
         query.replica = min(range(len(self._load)), key=self._load.__getitem__)
         self._expect(query)
         if self._cluster.per_query:
@@ -235,12 +238,13 @@ class FrontEnd:
         if owner is None:
             return  # its query has stopped
         query, request = owner
-        if not report.finished:
-            query.program.receive(Progress(request.id, "", report.tokens))
-            self._cut(query, query.program.cancelled())
-            return
         sample = query.order[request.index]
         text, logprobs = query.question.text(sample), query.question.logprobs(sample)
+        if not report.finished:
+            known = None if logprobs is None else logprobs[: report.tokens]
+            query.program.receive(Progress(request.id, "", report.tokens, logprobs=known))
+            self._cut(query, query.program.cancelled())
+            return
         generation = Generation(request.id, text, report.tokens, logprobs=logprobs)
         self._fold(query, report.job, generation)
 

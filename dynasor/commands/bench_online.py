@@ -191,9 +191,7 @@ def bench_online(
     # Recorded samples may be of any model: what is known of the configured one may not fit them.
     fits = simulated is None or settings.algorithm.evidence is not None
     learned = evidence_of(settings) if fits else None
-    known = all_systems(
-        settings.allocator.rule, settings.allocator.wave, evidence=learned is not None
-    )
+    known = all_systems(settings.allocator.rule, settings.allocator.wave, evidence=learned)
     console = Console(stderr=as_json)
     if simulated is not None:
         virtual = open_simulation(

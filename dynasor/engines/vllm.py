@@ -154,7 +154,7 @@ class VLLMEngine:
                 due = request.report_every and seen.tokens >= reported + request.report_every
                 if due and not output.finished:
                     reported = seen.tokens
-                    yield Progress(request.id, seen.text, seen.tokens, seen.confidence)
+                    yield seen.progress(request.id)
         except EngineDeadError as error:
             raise EngineError("the vLLM engine died; see its log above") from error
         except Exception as error:
@@ -181,6 +181,7 @@ class VLLMEngine:
             if request.report_every
             else RequestOutputKind.FINAL_ONLY,
             "extra_args": self._gangs.request_arguments(request.program),
+            "stream_interval": request.report_every,
         }
         if wanted.seed is not None and wanted.temperature > 0:
             if self._on_cpu:
@@ -305,6 +306,10 @@ class _Output:
                 entries[token].logprob
                 for token, entries in zip(new.token_ids, new.logprobs, strict=True)
             ]
+
+    def progress(self, request: str) -> Progress:
+        """The state of the request."""
+        return Progress(request, self.text, self.tokens, self.confidence, self._logprobs)
 
     def generation(self, request: str, error: str | None = None) -> Generation:
         """The end of the request."""

@@ -27,7 +27,7 @@ from dynasor.traces import TraceSample, TraceWriter
 
 SAMPLES, TOKENS, STEP = 8, 50, 0.01
 SYSTEMS = {
-    system.name: system for system in all_systems("adaptive-consistency:0.95", 4, evidence=False)
+    system.name: system for system in all_systems("adaptive-consistency:0.95", 4, evidence=None)
 }
 CLUSTER = Cluster(ReplicaSettings(StepTime(STEP), max_running=16))
 PROFILE = Profile(
@@ -78,6 +78,7 @@ def stage():
         chats=0.0,
         aging=Aging(),
         weigh=None,
+        cut=None,
     )
 
 
