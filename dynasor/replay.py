@@ -74,6 +74,7 @@ def replay(
     runs: dict[str, list[list[Run]]] = {name: [] for name in rules}
     full: list[tuple[float, float]] = []
     cut = EarlyCut.of(evidence) if early_cut and evidence is not None else None
+    every = 1 if cut is None else cut.every
     for done, query in enumerate(queries):
         shuffled = draw_orders(query, orders, budget, seed, done)
         answers = [full_answer(query, order) for order in shuffled]
@@ -82,7 +83,7 @@ def replay(
         for name, rule in rules.items():
             runs[name].append(
                 [
-                    run_query(query, order, rule, wave, answer, weights, lost)
+                    run_query(query, order, rule, wave, answer, weights, lost, every)
                     for order, answer in zip(shuffled, answers, strict=True)
                 ]
             )

@@ -20,6 +20,7 @@ def run_query(
     full: int | None,
     weights: Sequence[float] | None = None,
     lost_at: Sequence[int | None] | None = None,
+    look_every: int = 1,
 ) -> Run:
     """One query in one order, `wave` samples in flight, until the rule stops it.
 
@@ -31,6 +32,7 @@ def run_query(
         full: answer of the full budget in the same order.
         weights: of the samples' votes, in the order of the file; 1 each where None.
         lost_at: tokens after which each sample is cut (see `RecordedQuery.lost_at`), or None.
+        look_every: tokens between two looks at a sample.
     """
     votes = Votes(max_samples=len(order))
     dense: dict[int, int] = {}  # the query's group -> the votes' group, first seen first
@@ -42,7 +44,7 @@ def run_query(
     while running:
         now, position, is_cut = running.pop()
         if is_cut and position == cut.spared:
-            running.let_run(position)
+            running.look_again(position, now + look_every)
             continue
         running.end(position, now)
         sample = order[position]
@@ -97,9 +99,10 @@ class _Running:
         """The next to end: tick, position, whether it is to be cut."""
         return heappop(self._ends)
 
-    def let_run(self, position: int) -> None:
-        """A sample that was to be cut goes on to its end."""
-        heappush(self._ends, (self._starts[position] + self._tokens[position], position, False))
+    def look_again(self, position: int, tick: int) -> None:
+        """A sample that was to be cut goes on, to its end or at least until then."""
+        end = self._starts[position] + self._tokens[position]
+        heappush(self._ends, (min(tick, end), position, tick < end))
 
     def end(self, position: int, now: int) -> None:
         """A sample does not run any more."""
