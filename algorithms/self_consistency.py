@@ -123,14 +123,14 @@ class SelfConsistency:
         index = self._running.pop(event.request)
         self._lost.discard(event.request)
         self._votes.in_flight = len(self._running)
+        others = [i for name, i in self._running.items() if name not in self._lost]
         if lost and event.finish_reason != "error":
-            self._cut_samples.was_cut(event.tokens, self._votes)
+            self._cut_samples.was_cut(index, event.tokens, self._votes, others)
             return
         if ended:
             self._vote(event)
         else:
             self._votes.max_samples -= 1
-        others = (i for name, i in self._running.items() if name not in self._lost)
         self._cut_samples.has_ended(index, self._votes, others, self._proposed)
 
     def _is_lost(self, event: Event, logprobs: Sequence[float]) -> bool:

@@ -12,9 +12,9 @@ Ending doubtful samples early by the model's own confidence: Fu et al., "Deep Th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import log, sqrt
+from math import inf, log, sqrt
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -76,11 +76,12 @@ def _floor(evidence: Evidence, chance: float) -> float:
 
 
 class CutSamples:
-    """The samples of one query that were cut: never all, and no verdict on them alone.
+    """The samples of one query that were cut: never all, and no verdict before its time.
 
     As long as the query has no answer, one of its samples is spared: the first, and where that ends
-    without one, the next. A cut sample counts as one that gave no answer, but not before there is an
-    answer: no rule shall give a query up because its first samples were cut.
+    without one, the next. A cut sample counts as one that gave no answer; but not before there is an
+    answer, nor while one that was begun before it still runs. For the lost are known to be so long
+    before the others have ended, and no rule shall give a query up because of that.
 
     Attributes:
         spared: index of the sample that is not to be cut; None where any may be.
@@ -88,31 +89,45 @@ class CutSamples:
 
     def __init__(self) -> None:
         self.spared: int | None = 0
-        self._uncounted: list[int] = []
+        self._uncounted: list[tuple[int, int]] = []  # index, tokens
 
-    def was_cut(self, tokens: int, votes: Votes) -> None:
-        """Count a sample that was cut after so many tokens."""
-        if votes.answered:
-            votes.add(None, tokens)
-        else:
-            self._uncounted.append(tokens)
+    def was_cut(self, index: int, tokens: int, votes: Votes, running: Collection[int]) -> None:
+        """A sample was cut after so many tokens.
 
-    def has_ended(self, index: int, votes: Votes, running: Iterable[int], following: int) -> None:
+        Args:
+            index: of the sample.
+            tokens: that it had.
+            votes: of the query.
+            running: indices of those that run and were not cut.
+        """
+        self._uncounted.append((index, tokens))
+        self._count(votes, running)
+
+    def has_ended(
+        self, index: int, votes: Votes, running: Collection[int], following: int
+    ) -> None:
         """A sample ended by itself, or failed, and is counted.
 
         Args:
             index: of the sample.
-            votes: with its vote.
+            votes: of the query, with its vote.
             running: indices of those that run and were not cut.
             following: index of the sample that would be begun next.
         """
         if votes.answered:
             self.spared = None
-            for tokens in self._uncounted:
-                votes.add(None, tokens)
-            self._uncounted.clear()
         elif index == self.spared:
             self.spared = min(running, default=following)
+        self._count(votes, running)
+
+    def _count(self, votes: Votes, running: Collection[int]) -> None:
+        if not votes.answered or not self._uncounted:
+            return
+        first = min(running, default=inf)
+        for index, tokens in self._uncounted:
+            if index < first:
+                votes.add(None, tokens)
+        self._uncounted = [cut for cut in self._uncounted if cut[0] > first]
 
 
 class CutLesson(NamedTuple):

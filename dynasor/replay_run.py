@@ -50,7 +50,7 @@ def run_query(
         sample = order[position]
         votes.in_flight = len(running)
         if is_cut:
-            cut.was_cut(running.spent(position, now), votes)
+            cut.was_cut(position, running.spent(position, now), votes, running.positions())
         else:
             group = query.groups[sample]
             seen = None if group is None else dense.setdefault(group, len(dense))

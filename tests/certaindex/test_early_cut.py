@@ -53,16 +53,28 @@ def test_the_floor_is_where_the_chance_is_what_was_learned():
 
 
 def test_the_first_is_spared_until_there_is_an_answer():
-    samples, votes = CutSamples(), Votes(max_samples=4)
+    samples, votes = CutSamples(), Votes(max_samples=5)
     assert samples.spared == 0
-    samples.was_cut(8, votes)
+    samples.was_cut(1, 8, votes, running=[0, 2])
     assert votes.n == 0, "no rule shall judge the query by what was cut"
     votes.add(0, 20)
-    samples.has_ended(0, votes, running=[2], following=3)
+    samples.has_ended(0, votes, running=[2, 3], following=4)
     assert samples.spared is None
     assert (votes.n, votes.answered, votes.total_tokens) == (2, 1, 28)
-    samples.was_cut(8, votes)
-    assert (votes.n, votes.remaining) == (3, 1)
+
+
+def test_what_was_cut_counts_after_those_that_were_begun_before_it():
+    samples, votes = CutSamples(), Votes(max_samples=8)
+    votes.add(0, 20)
+    samples.has_ended(0, votes, running=[1, 2, 3], following=4)
+    samples.was_cut(2, 8, votes, running=[1, 3])
+    samples.was_cut(3, 8, votes, running=[1, 4])
+    assert votes.n == 1
+    votes.add(0, 30)
+    samples.has_ended(1, votes, running=[4], following=5)
+    assert (votes.n, votes.answered, votes.total_tokens) == (4, 2, 66)
+    samples.was_cut(4, 8, votes, running=[])
+    assert votes.n == 5
 
 
 def test_where_the_spared_one_gives_no_answer_the_next_is_spared():
