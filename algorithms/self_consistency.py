@@ -5,9 +5,10 @@ Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
+from algorithms.lost_samples import LostSamples
 from algorithms.program import (
     Answer,
     Candidate,
@@ -20,7 +21,7 @@ from algorithms.program import (
     Sampling,
 )
 from certaindex.agreement import certaindex
-from certaindex.early_cut import CutSamples, EarlyCut
+from certaindex.early_cut import EarlyCut
 from certaindex.equivalence import AnswerGroups
 from certaindex.votes import Votes
 
@@ -45,8 +46,7 @@ class SelfConsistency:
         groups: groups equivalent answers; one fresh object a program.
         weigh: vote weight of a sample (see `certaindex.confidence`), or None.
         cut: which running samples are lost and to be cut, or None for none; needs
-            `sampling.logprobs`. Decided is by what was sampled, not by when the news of it came: a
-            sample that ended before it could be cut does not vote either.
+            `sampling.logprobs`.
         report_every: tokens between progress events of a sample, or None; `cut` has its own.
     """
 
@@ -71,15 +71,12 @@ class SelfConsistency:
         self._extract = extract
         self._groups = groups
         self._weigh = weigh
-        self._cut = cut
+        self._lost = LostSamples(cut)
         self._report_every = report_every if cut is None else cut.every
         self._samples = samples
         self._votes = Votes(max_samples=samples)
         self._proposed = 0
-        self._running: dict[str, int] = {}  # request -> index
-        self._lost: set[str] = set()  # of these, what has become improbable
-        self._to_cut: list[str] = []
-        self._cut_samples = CutSamples()
+        self._running: set[str] = set()
         self._texts: list[str] = []  # group id -> the first text that gave its answer
 
     @property
@@ -92,7 +89,8 @@ class SelfConsistency:
         first, last = self._proposed, min(self._proposed + n, self._samples)
         self._proposed = last
         requests = [self._request(index) for index in range(first, last)]
-        self._running |= {request.id: request.index for request in requests}
+        self._running.update(request.id for request in requests)
+        self._lost.begin(requests)
         self._votes.in_flight = len(self._running)
         return requests
 
@@ -112,31 +110,17 @@ class SelfConsistency:
     def receive(self, event: Event) -> None:
         """Count a finished sample, or see whether one that runs is lost."""
         if isinstance(event, Progress):
-            if event.request not in self._lost and self._is_lost(event, event.logprobs or ()):
-                self._lost.add(event.request)
-                self._to_cut.append(event.request)
+            self._lost.look(event)
             return
-        ended = event.finish_reason in ("stop", "length")
-        lost = event.request in self._lost or (
-            ended and self._is_lost(event, (event.logprobs or ())[:-1])
-        )
-        index = self._running.pop(event.request)
-        self._lost.discard(event.request)
+        self._running.remove(event.request)
         self._votes.in_flight = len(self._running)
-        others = [i for name, i in self._running.items() if name not in self._lost]
-        if lost and event.finish_reason != "error":
-            self._cut_samples.was_cut(index, event.tokens, self._votes, others)
+        if self._lost.takes(event, self._votes):
             return
-        if ended:
-            self._vote(event)
-        else:
+        if event.finish_reason in ("aborted", "error"):
             self._votes.max_samples -= 1
-        self._cut_samples.has_ended(index, self._votes, others, self._proposed)
-
-    def _is_lost(self, event: Event, logprobs: Sequence[float]) -> bool:
-        if self._cut is None or self._running[event.request] == self._cut_samples.spared:
-            return False
-        return self._cut.lost_at(logprobs) is not None
+        else:
+            self._vote(event)
+        self._lost.counted(event, self._votes, self._proposed)
 
     def _vote(self, event: Generation) -> None:
         group = self._groups.add(self._extract(event.text))
@@ -146,9 +130,8 @@ class SelfConsistency:
             self._texts.append(event.text)
 
     def cancelled(self) -> list[str]:
-        """Samples that have become improbable."""
-        cut, self._to_cut = self._to_cut, []
-        return cut
+        """Samples that have become improbable; all else that is cut is the allocator's decision."""
+        return self._lost.to_cut()
 
     def votes(self) -> Votes:
         """The answers of the finished samples."""

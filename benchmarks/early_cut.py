@@ -90,7 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", nargs="+", type=Path, metavar="TRACE")
     parser.add_argument("--rule", action="append", help="stop rule; evidence if not given")
-    parser.add_argument("--wave", type=int, action="append", help="samples in flight; 1 if not given")
+    parser.add_argument(
+        "--wave", type=int, action="append", help="samples in flight; 1 if not given"
+    )
     parser.add_argument("--orders", type=int, default=20, help="random orders a question")
     parser.add_argument("--max-samples", type=int, default=16, help="full budget")
     parser.add_argument("--below", type=float, help="cut below this chance, whatever was learned")

@@ -103,9 +103,7 @@ class CutSamples:
         self._uncounted.append((index, tokens))
         self._count(votes, running)
 
-    def has_ended(
-        self, index: int, votes: Votes, running: Collection[int], following: int
-    ) -> None:
+    def has_ended(self, index: int, votes: Votes, running: Collection[int], following: int) -> None:
         """A sample ended by itself, or failed, and is counted.
 
         Args:

@@ -46,7 +46,9 @@ def test_the_floor_is_where_the_chance_is_what_was_learned():
     assert LEARNED.probability(cut.floor) == pytest.approx(0.2)
     assert cut.every == 4
     assert EarlyCut.of(replace(LEARNED, cut_below=0.0)) is None
-    assert EarlyCut.of(replace(LEARNED, slope=-1.0)) is None, "here the unlikely are the better ones"
+    assert EarlyCut.of(replace(LEARNED, slope=-1.0)) is None, (
+        "here the unlikely are the better ones"
+    )
 
 
 # One query ----------------------------------------------------------------------------------------

@@ -44,7 +44,9 @@ def drawn(seed, samples=12):
 def replayed(rows, order=None, wave=1, rule=RULE):
     (query,) = collect_queries(rows)
     order = range(len(rows)) if order is None else order
-    return run_query(query, order, rule, wave, None, lost_at=query.lost_at(CUT), look_every=CUT.every)
+    return run_query(
+        query, order, rule, wave, None, lost_at=query.lost_at(CUT), look_every=CUT.every
+    )
 
 
 def test_the_tokens_until_the_cut_count_by_hand():
@@ -59,7 +61,12 @@ def test_the_tokens_until_the_cut_count_by_hand():
 
 
 def test_side_by_side_by_hand():
-    rows = [sample(0, 20, None, 2), sample(1, 20, "8", 2), sample(2, 30, "7", 14), sample(3, 5, "8")]
+    rows = [
+        sample(0, 20, None, 2),
+        sample(1, 20, "8", 2),
+        sample(2, 30, "7", 14),
+        sample(3, 5, "8"),
+    ]
     # The second is cut at 4, before there is an answer, and the fourth gives one at 9. So the first,
     # which was spared at 4 and 8, is cut at 12, and the third at 16.
     run = replayed(rows, wave=3, rule=parse_rule("fixed:64"))
