@@ -23,8 +23,11 @@ from numpy.typing import NDArray
 from certaindex.evidence import Evidence
 from certaindex.votes import Votes
 
-CHANCES = (0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-"""Of these probabilities to be right one is learned, below which a sample is cut."""
+CHANCES = (0.03, 0.05, 0.1, 0.15, 0.2)
+"""Of these probabilities to be right one is learned, below which a sample is cut.
+
+Above the last a vote still counts: it weighs more than a ninth of the lead at which a query stops.
+"""
 MOST_LOST = 0.01
 """Share of the evidence that may be lost."""
 LEAST_SAVED = 0.05
