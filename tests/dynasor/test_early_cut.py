@@ -1,6 +1,7 @@
 """Samples that have become improbable are cut alike in replay, in the simulator and at work."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings, strategies
@@ -9,18 +10,24 @@ from algorithms.program import Sampling
 from algorithms.self_consistency import SelfConsistency
 from certaindex.answers import extract
 from certaindex.early_cut import EarlyCut
+from certaindex.equivalence import AnswerEquivalence
+from certaindex.evidence import Evidence
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
 from dynasor.bench.recorded import collect_questions
+from dynasor.bench.service import Service
 from dynasor.bench.simulation import Cluster, simulate
+from dynasor.bench.systems import all_systems
 from dynasor.bench.workload import Arrival
+from dynasor.config import load_config
 from dynasor.engines.replay import ReplayEngine
 from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.step_time import StepTime
 from dynasor.recorded_query import collect_queries
 from dynasor.replay_run import run_query
 from dynasor.runtime import Runtime
+from dynasor.suites import Query, Suite
 from dynasor.traces import TraceSample
 
 CUT = EarlyCut(floor=-1.0, every=4)
@@ -123,3 +130,50 @@ def test_side_by_side_they_agree_but_for_the_order_of_what_ends_together(wave):
     pairs = [simulated_and_replayed(seed, wave) for seed in range(300)]
     simulated, replayed = (sum(one.tokens for one in side) for side in zip(*pairs, strict=True))
     assert simulated == pytest.approx(replayed, rel=0.03)
+
+
+# The online benchmark -----------------------------------------------------------------------------
+
+LEARNED = Evidence(-0.5, 0.5, 5.0, 0.0, samples=1000, cut_below=0.2, look_every=4)
+
+
+def test_the_ablation_has_a_line_for_it_where_it_pays():
+    def systems(evidence):
+        return {one.name: one for one in all_systems("default", 4, evidence=evidence)}
+
+    known = systems(LEARNED)
+    names = list(known)
+    assert names.index("+cut") == names.index("+wave") + 1
+    assert [known[name].cuts for name in ("+evidence", "+wave", "+cut", "ours", "stop-only")] == [
+        False, False, True, True, True
+    ]  # fmt: skip
+    wave, cut = known["+wave"], known["+cut"]
+    assert replace(cut, name=wave.name, meaning=wave.meaning, cuts=False) == wave
+    for evidence in (None, replace(LEARNED, cut_below=0.0)):
+        assert "+cut" not in systems(evidence)
+        assert not systems(evidence)["ours"].cuts
+
+
+@pytest.mark.parametrize(
+    ("system", "finished", "cuts"), [("+wave", 30 + 80, False), ("+cut", 30, True)]
+)
+async def test_a_service_cuts_what_its_system_does(tmp_path, system, finished, cuts):
+    file = tmp_path / "evidence.json"
+    file.write_text(LEARNED.to_json())
+    lengths = (30, 80, 40, 40)
+    engine = ReplayEngine(
+        replace(sample(index, tokens, "8", stumble=5), query="run/a")
+        for index, tokens in enumerate(lengths)
+    )
+    await engine.start()
+    algorithm = {"samples": len(lengths), "evidence": str(file)}
+    config = load_config(overrides={"algorithm": algorithm, "engine": {"kind": "replay"}})
+    suite = Suite("s", (Query("q", "what?", "7", {"level": 1}),), "boxed")
+    known = {one.name: one for one in all_systems("default", 4, evidence=LEARNED)}
+    with AnswerEquivalence() as equivalence:
+        service = Service(engine, known[system], config, suite, equivalence, label="run")
+        outcome = await service.answer(Arrival("a", 0.0, "q", "query", "g", None))
+    assert outcome.answer.value == "8"
+    assert outcome.bill.finished == finished
+    # How many more were begun, and cut, by the first one's end is a matter of time.
+    assert (8 <= outcome.bill.cut <= 3 * 12) if cuts else outcome.samples == 2
