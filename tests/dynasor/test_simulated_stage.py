@@ -225,7 +225,8 @@ def test_deadlines_by_question_are_asked_of_each_question(tmp_path):
 @pytest.mark.parametrize("system", ["vanilla", "+evidence"])
 async def test_who_weighs_pays_for_log_probabilities(system):
     recorded = questions()
-    chosen = {s.name: s for s in all_systems("default", 4, evidence=True)}[system]
+    known = Evidence(-0.5, 0.5, 5.0, 0.0, samples=1000)
+    chosen = {s.name: s for s in all_systems("default", 4, evidence=known)}[system]
     times = []
     for per_logprob in (0.0, STEP / 2):
         time = StepTime(STEP, per_logprob=per_logprob)
@@ -239,6 +240,7 @@ async def test_who_weighs_pays_for_log_probabilities(system):
             chats=0.0,
             aging=Aging(),
             weigh=lambda sample: 1.0,
+            cut=None,
         )
         times.append(sum((await paid.reference(capacity=False)).unloaded.values()))
     if system == "vanilla":
