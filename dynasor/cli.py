@@ -17,6 +17,7 @@ from dynasor.commands.bench import bench
 from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
 from dynasor.commands.evidence import evidence
+from dynasor.commands.rank_build_data import rank_build_data
 from dynasor.commands.record import record
 from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
@@ -52,6 +53,13 @@ app.command()(replay)
 app.command()(rules)
 app.command()(evidence)
 app.command()(calibrate)
+
+rank = typer.Typer(
+    help="Predict which prompts get long answers: data, training, evaluation, scores.",
+    no_args_is_help=True,
+)
+rank.command("build-data")(rank_build_data)
+app.add_typer(rank, name="rank")
 
 
 def _version(wanted: bool) -> None:

@@ -21,8 +21,8 @@ from dynasor.ranking.examples import LengthExample
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-VALIDATION_SHARE = 0.1
-TEST_SHARE = 0.15
+VALIDATION_SHARE = 0.05
+TEST_SHARE = 0.13
 LONGEST_LINE = 16 << 20
 """Bytes; a prompt of 4 million tokens fits."""
 
@@ -120,6 +120,11 @@ _FIELDS: dict[str, _Field] = {
         False,
         "a whole number above 0",
         lambda value: _number(value) and isinstance(value, int) and value > 0,
+    ),
+    "turn": _Field(
+        False,
+        "a whole number of 0 or more",
+        lambda value: _number(value) and isinstance(value, int) and value >= 0,
     ),
     "spread": _Field(
         False,
