@@ -18,6 +18,8 @@ from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
 from dynasor.commands.evidence import evidence
 from dynasor.commands.rank_build_data import rank_build_data
+from dynasor.commands.rank_eval import rank_eval
+from dynasor.commands.rank_score import rank_score
 from dynasor.commands.record import record
 from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
@@ -59,6 +61,8 @@ rank = typer.Typer(
     no_args_is_help=True,
 )
 rank.command("build-data")(rank_build_data)
+rank.command("eval")(rank_eval)
+rank.command("score")(rank_score)
 app.add_typer(rank, name="rank")
 
 

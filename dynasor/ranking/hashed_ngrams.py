@@ -39,7 +39,10 @@ class Hashed(NamedTuple):
 
 
 def hash_text(text: str) -> Hashed:
-    """The places of a text; of a long one those of its two ends."""
+    """The places of a text; of a long one those of its two ends.
+
+    The weights of words have length 1, and so have those of bytes.
+    """
     lower = text.lower()
     words = _count(_word_hashes(lower))
     pieces = _count(_byte_hashes(lower))
@@ -63,7 +66,7 @@ def _word_hashes(text: str) -> NDArray[np.uint32]:
 
 
 def _byte_hashes(text: str) -> NDArray[np.uint32]:
-    raw = " ".join(text[: 4 * MOST_BYTES].split() if len(text) <= 4 * MOST_BYTES else _ends(text))
+    raw = " ".join(text.split())
     data = f" {raw} ".encode("utf-8", "replace")
     if len(data) > MOST_BYTES:
         data = data[: MOST_BYTES * 2 // 3] + data[-MOST_BYTES // 3 :]
@@ -76,11 +79,8 @@ def _byte_hashes(text: str) -> NDArray[np.uint32]:
     return np.concatenate(found)
 
 
-def _ends(text: str) -> list[str]:
-    return [*text[: 2 * MOST_BYTES].split(), *text[-2 * MOST_BYTES :].split()]
-
-
 def _count(hashes: NDArray[np.uint32]) -> Hashed:
     places, counts = np.unique((hashes * _SPREAD) >> _SHIFT, return_counts=True)
     weights = (1 + np.log(counts)).astype(np.float32)
-    return Hashed(places.astype(np.int32), weights)
+    length = np.sqrt((weights**2).sum())
+    return Hashed(places.astype(np.int32), weights / max(length, np.float32(1)))

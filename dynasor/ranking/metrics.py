@@ -127,7 +127,11 @@ def _sure_tau(scores: Floats, tokens: Floats, cut: NDArray[np.bool_]) -> float:
         agreement += float((by_length * by_score).sum())
         untied_tokens += float(np.count_nonzero(by_length))
         untied_scores += float(np.count_nonzero(by_score))
-    return agreement / math.sqrt(untied_tokens * untied_scores) if untied_scores and untied_tokens else 0.0
+    return (
+        agreement / math.sqrt(untied_tokens * untied_scores)
+        if untied_scores and untied_tokens
+        else 0.0
+    )
 
 
 _UNKNOWN = 2
