@@ -126,10 +126,9 @@ def print_evaluations(found: list[Evaluation], title: str, cut: int, console: Co
 
 
 def _measures(shares: list[float]) -> dict[str, Callable[[Evaluation], str]]:
-    shortest: dict[str, Callable[[Evaluation], str]] = {
-        f"of the shortest {share:.0%}, found": lambda row, share=share: f"{row.shortest[share]:.0%}"
-        for share in shares
-    }
+    def found(share: float) -> Callable[[Evaluation], str]:
+        return lambda row: f"{row.shortest[share]:.0%}"
+
     return {
         "Kendall's tau": lambda row: _with_interval(row.tau, row.tau_interval),
         "  more than the first": lambda row: (
@@ -139,7 +138,7 @@ def _measures(shares: list[float]) -> dict[str, Callable[[Evaluation], str]]:
         ),
         "Spearman": lambda row: _with_interval(row.spearman, row.spearman_interval),
         "NDCG": lambda row: _with_interval(row.ndcg, row.ndcg_interval),
-        **shortest,
+        **{f"of the shortest {share:.0%}, found": found(share) for share in shares},
         "times sooner than FCFS": lambda row: _with_interval(
             row.latency_ratio_to_fcfs, row.latency_ratio_to_fcfs_interval
         ),

@@ -96,19 +96,15 @@ def shortest_overlap(scores: Floats, tokens: Floats, share: float) -> float:
 
     Args:
         scores, tokens: (n,).
-        share: which part counts as shortest, such as 0.1; at least one prompt. A random order reaches
-            this much.
+        share: which part counts as shortest, such as 0.1; at least one prompt, and all that are as
+            short as the last of them. A random order reaches about this much.
     """
     count = max(1, round(share * len(tokens)))
-    return float(_belongs(scores, count) @ _belongs(tokens, count)) / count
-
-
-def _belongs(values: Floats, count: int) -> Floats:
-    """Membership of each among the `count` smallest; those tied at the border share what is left."""
-    border = np.partition(values, count - 1)[count - 1]
-    below, at = values < border, values == border
-    member: Floats = below + at * ((count - below.sum()) / at.sum())
-    return member
+    shortest = tokens <= np.partition(tokens, count - 1)[count - 1]
+    border = np.partition(scores, count - 1)[count - 1]
+    below, at = scores < border, scores == border
+    left = (count - below.sum()) / at.sum()  # those at the border share the places that are left
+    return float(shortest @ (below + left * at)) / count
 
 
 def _or_zero(value: float) -> float:
