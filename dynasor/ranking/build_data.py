@@ -91,6 +91,24 @@ def read_split(data: Path, split: Split) -> list[LengthExample]:
     return read_examples(split_file(data, split) if data.is_dir() else data)
 
 
+def read_data_card(data: Path) -> dict[str, Any]:
+    """The card of a data folder.
+
+    Raises:
+        DataError: if it is missing or wrong.
+    """
+    path = data / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); make the folder with `dynasor rank build-data`"
+        ) from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise DataError(f"{path}: not the card of a data folder")
+    return card
+
+
 class _Counts:
     def __init__(self) -> None:
         self.tokens: list[float] = []
@@ -149,6 +167,7 @@ def _is_ours(out: Path) -> bool:
     if names <= {_part(out, split).name for split in SPLITS}:
         return True  # what a killed run left
     try:
-        return bool(json.loads((out / CARD).read_text(encoding="utf-8"))["format"] == FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
+        read_data_card(out)
+    except DataError:
         return False
+    return True
