@@ -8,8 +8,6 @@ lengths. Prints Markdown; --json FILE keeps the figures.
 
 import argparse
 import json
-import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,15 +89,14 @@ def main() -> None:
         scores[name] = score_all(load_ranker(name), test)
     scores["oracle"] = np.array([example.tokens for example in test])
     found = evaluate(scores, test, draws=arguments.draws)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(f"{arguments.data.name}, {arguments.turns} turns: {len(test):,} held-out prompts, "
-          f"{len(train):,} to learn from; commit {commit}, {platform.processor()}\n")  # fmt: skip
+    print(
+        f"{arguments.data.name}, {arguments.turns} turns: {len(test):,} held-out prompts, ", end=""
+    )
+    print(f"{len(train):,} to learn from\n")
     print(markdown(found))
     if arguments.json:
         rows = [row.to_json() for row in found]
-        arguments.json.write_text(json.dumps({"commit": commit, "models": rows}, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":
