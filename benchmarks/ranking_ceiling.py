@@ -13,7 +13,7 @@ import numpy as np
 
 from dynasor.ranking.ceiling import ceiling
 from dynasor.ranking.dataset import stream_examples
-from dynasor.ranking.sources import is_trace
+from dynasor.ranking.json_stream import stream_objects
 from dynasor.traces import read_traces
 
 Answers = dict[str, list[tuple[float, bool]]]
@@ -21,7 +21,8 @@ Answers = dict[str, list[tuple[float, bool]]]
 
 def answers_of(path: Path, max_tokens: int | None) -> Answers:
     found: Answers = defaultdict(list)
-    if is_trace(str(path)) and "sample" in path.open("rb").readline().decode("utf-8", "replace"):
+    first = next((row for row, _ in stream_objects(path)), {})
+    if "query" in first:
         for sample in read_traces(path, skip_torn_end=True):
             if sample.finish_reason in ("aborted", "error") or not sample.tokens:
                 continue

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dynasor.errors import DataError
 from dynasor.intervals import Interval
 from dynasor.ranking.metrics import Floats, kendall_tau
-from dynasor.ranking.resampling import interval, resample
+from dynasor.ranking.resampling import Picks, interval, resample
 
 
 class Ceiling(NamedTuple):
@@ -38,7 +38,7 @@ def ceiling(
     cut: Sequence[NDArray[np.bool_]],
     *,
     repeats: int = 20,
-    draws: int = 500,
+    draws: int = 200,
     seed: int = 0,
 ) -> Ceiling:
     """Predict answers by their siblings.
@@ -61,27 +61,28 @@ def ceiling(
     random = np.random.default_rng(seed)
     chosen = [_choose(several, random) for _ in range(repeats)]
 
-    def tau(twin: bool, at: NDArray[np.intp]) -> float:
-        taus = [
-            kendall_tau((one.twin if twin else one.mean)[at], one.answer[at], one.cut[at])
-            for one in chosen
-        ]
-        return float(np.mean(taus))
+    names = [str(number) for number in range(len(several))]
 
-    everything = np.arange(len(several))
-    names = [str(number) for number in everything]
-    twins, means = (
-        resample(lambda at, twin=twin: tau(twin, at), names, draws=draws, seed=seed)  # type: ignore[misc]
-        for twin in (True, False)
-    )
+    def tau(twin: bool) -> tuple[float, Interval]:
+        def of(at: Picks, choices: Sequence[_Choice]) -> float:
+            return float(
+                np.mean([
+                    kendall_tau((one.twin if twin else one.mean)[at], one.answer[at], one.cut[at])
+                    for one in choices
+                ])
+            )  # fmt: skip
+
+        # A few choices are enough where the draws of prompts differ far more.
+        few = chosen[:_CHOICES_A_DRAW]
+        found = resample(lambda at: of(at, few), names, draws=draws, seed=seed)
+        return of(np.arange(len(several)), chosen), interval(found)
+
     return Ceiling(
-        len(several),
-        sum(len(each) for each, _ in several),
-        tau(True, everything),
-        interval(twins),
-        tau(False, everything),
-        interval(means),
+        len(several), sum(len(each) for each, _ in several), *tau(twin=True), *tau(twin=False)
     )
+
+
+_CHOICES_A_DRAW = 4
 
 
 class _Choice(NamedTuple):
