@@ -42,7 +42,8 @@ def rank_build_data(
         str | None,
         typer.Option(
             "--questions",
-            help="Suite with the questions of a trace that has no prompts.",
+            help="Suite with the questions of a trace that has no prompts, by their id, or by their "
+            "place (`math500/17` is the 18th).",
             show_default=False,
         ),
     ] = None,
@@ -112,10 +113,11 @@ def rank_build_data(
 
 
 def _prompts(spec: str) -> dict[str, str]:
-    """Questions by their name, and by their number as `suite/number`, as some traces have it."""
     from dynasor.suites import load_suite
 
-    return {query.id: query.question for query in load_suite(spec).queries}
+    queries = load_suite(spec).queries
+    places = {f"/{place}": query.question for place, query in enumerate(queries)}
+    return places | {query.id: query.question for query in queries}
 
 
 def _print(card: dict[str, Any], out: Path) -> None:

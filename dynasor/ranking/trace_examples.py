@@ -50,7 +50,8 @@ def trace_examples(
 
     Args:
         samples: of one model and one setting; in any order.
-        prompts: texts of questions that the trace itself lacks, by `query`.
+        prompts: texts of questions that the trace itself lacks, by `query`; or by `/17` for any query
+            that ends so.
         max_tokens: the limit of the run, where the trace does not say which samples it ended.
         left_out: counts here what gives no example, by reason.
 
@@ -92,8 +93,9 @@ def _spread(lengths: _Lengths) -> float | None:
 def _prompt(sample: TraceSample, prompts: Mapping[str, str]) -> str:
     if sample.prompt is not None:
         return prompt_text(sample.prompt)
-    if sample.query in prompts:
-        return prompts[sample.query]
+    for name in (sample.query, "/" + sample.query.rpartition("/")[2]):
+        if name in prompts:
+            return prompts[name]
     raise DataError(
         f"query {sample.query!r} of the trace has no field 'prompt'; give the questions with "
         "--questions, or record the trace with `dynasor record`"

@@ -232,7 +232,10 @@ class TestTraces:
         samples = [TraceSample("q", 0, 5)]
         (found,) = trace_examples(samples, prompts={"q": "What?"}, left_out=Counter())
         assert found.prompt == "What?"
-        with pytest.raises(DataError, match="'q' of the trace has no field 'prompt'"):
+        samples = [TraceSample("suite/17", 0, 5)]
+        (found,) = trace_examples(samples, prompts={"/17": "Who?"}, left_out=Counter())
+        assert found.prompt == "Who?"
+        with pytest.raises(DataError, match="'suite/17' of the trace has no field 'prompt'"):
             list(trace_examples(samples, left_out=Counter()))
 
 
