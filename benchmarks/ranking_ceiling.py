@@ -2,7 +2,7 @@
 
 A file is a trace with several samples a question, or a data file of `dynasor rank build-data` in which
 prompts occur several times. Prints Markdown: Kendall's tau if an answer is predicted by another answer
-to the same prompt, and by the mean of all the others.
+to the same prompt, and by the median of all the others.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--max-tokens", type=int, help="limit of the runs, if not recorded")
     arguments = parser.parse_args()
-    print("| answers | prompts | answers | tau by one other | tau by the mean of the others |")
+    print("| answers | prompts | answers | tau by one other | tau by the median of the others |")
     print("|---|---|---|---|---|")
     for path in arguments.files:
         rows = answers_of(path, arguments.max_tokens).values()
@@ -51,7 +51,7 @@ def main() -> None:
         print(
             f"| {path.name} | {found.prompts:,} | {found.answers:,} "
             f"| {found.twin:.3f} [{found.twin_interval[0]:.3f}, {found.twin_interval[1]:.3f}] "
-            f"| {found.mean:.3f} [{found.mean_interval[0]:.3f}, {found.mean_interval[1]:.3f}] |"
+            f"| {found.median:.3f} [{found.median_interval[0]:.3f}, {found.median_interval[1]:.3f}] |"
         )
 
 

@@ -255,16 +255,16 @@ class TestCeiling:
         same = [np.full(4, float(n)) for n in range(1, 30)]
         none_cut = [np.zeros(4, bool)] * 29
         found = ceiling(same, none_cut, draws=20)
-        assert found.twin == found.mean == pytest.approx(1)
+        assert found.twin == found.median == pytest.approx(1)
         assert (found.prompts, found.answers) == (29, 116)
 
-    def test_noise_cannot_and_a_mean_knows_more_than_a_twin(self):
+    def test_noise_cannot_and_a_median_knows_more_than_a_twin(self):
         draw = np.random.default_rng(0)
         cut = [np.zeros(8, bool)] * 200
         noise = ceiling([draw.normal(size=8) for _ in range(200)], cut, draws=20)
         assert noise.twin == pytest.approx(0, abs=0.1)
         mixed = ceiling([n / 100 + draw.normal(size=8) for n in range(200)], cut, draws=20)
-        assert 0.1 < mixed.twin < mixed.mean - 0.03
+        assert 0.1 < mixed.twin < mixed.median - 0.03
 
     def test_one_answer_each_is_one_error(self):
         with pytest.raises(DataError, match="at least 2 prompts"):
