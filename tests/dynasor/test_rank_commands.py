@@ -75,14 +75,9 @@ def test_train_cheap_eval_and_score(data, tmp_path):
         dynasor("train-cheap", data, "--out", out, "--rounds", 60, "--name", "mine", "--json")
     )
     assert made["validation_tau"] > 0.5
-    found = json.loads(
-        dynasor("eval", data, "--model", "prompt-length", "--model", out, "--json", "--draws", 20)
-    )
-    length, mine = found["models"]
-    assert mine["tau"] > 0.5
-    assert mine["tau_change"] == pytest.approx(mine["tau"] - length["tau"])
-    table = dynasor("eval", data, "--model", out, "--draws", 20)
+    table = dynasor("eval", data, "--model", "prompt-length", "--model", out, "--draws", 10)
     assert "Kendall's tau" in table
+    assert "more than the first" in table
     prompts = "owl\n\n" + "owl " * 40 + "\n" + "x" * 1_000_000 + "\n"
     short, empty, long, _ = map(float, dynasor("score", "--model", out, stdin=prompts).split())
     assert short < long
