@@ -140,6 +140,7 @@ def train_cheap(
             "bagging_freq": 1,
             "lambda_l2": 5.0,
             "seed": settings.seed,
+            "num_threads": 1,  # more spin for each other on a busy machine, for little gain
             "deterministic": True,
             "force_row_wise": True,
             "verbosity": -1,
