@@ -104,7 +104,7 @@ def shortest_overlap(scores: Floats, tokens: Floats, share: float) -> float:
     border = np.partition(scores, count - 1)[count - 1]
     below, at = scores < border, scores == border
     left = (count - below.sum()) / at.sum()  # those at the border share the places that are left
-    return float(shortest @ (below + left * at)) / count
+    return min(1.0, float(shortest @ (below + left * at)) / count)  # rounding may pass 1
 
 
 def _or_zero(value: float) -> float:
