@@ -39,7 +39,7 @@ class Lengths(NamedTuple):
 
 
 class Loss(Protocol):
-    """How a model's outputs are judged, and read as scores."""
+    """How a model's outputs are judged."""
 
     @property
     def width(self) -> int:
@@ -50,9 +50,16 @@ class Loss(Protocol):
         """The mean loss, a scalar, of (lists, items, width) outputs; 0 where nothing is known."""
         ...
 
-    def scores(self, outputs: Tensor) -> Tensor:
-        """(...) scores, higher for longer, from (..., width) outputs."""
-        ...
+
+def read_scores(outputs: Tensor) -> Tensor:
+    """(...) scores, higher for longer, from (..., width) outputs of a model.
+
+    A single number is the score itself; of several, one a bucket, it is the bucket to be expected.
+    """
+    if outputs.shape[-1] == 1:
+        return outputs.squeeze(-1)
+    places = torch.arange(outputs.shape[-1], device=outputs.device, dtype=outputs.dtype)
+    return (outputs.softmax(-1) * places).sum(-1)
 
 
 def list_mle(scores: Tensor, lengths: Lengths) -> Tensor:
@@ -135,10 +142,6 @@ class OrderLoss:
         """As the contract says."""
         return self.function(outputs.squeeze(-1), lengths)
 
-    def scores(self, outputs: Tensor) -> Tensor:
-        """As the contract says."""
-        return outputs.squeeze(-1)
-
 
 @dataclass(frozen=True, slots=True)
 class Regression:
@@ -159,10 +162,6 @@ class Regression:
         guess = outputs.squeeze(-1)
         guess = torch.where(lengths.cut, torch.minimum(guess, wanted), guess)
         return _mean(functional.huber_loss(guess, wanted, reduction="none"), lengths.mask)
-
-    def scores(self, outputs: Tensor) -> Tensor:
-        """As the contract says."""
-        return outputs.squeeze(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +187,6 @@ class Classification:
         possible = torch.where(lengths.cut.unsqueeze(-1), places >= bucket, places == bucket)
         logs = outputs.log_softmax(-1).masked_fill(~possible, FAR_BELOW)
         return _mean(-logs.logsumexp(-1), lengths.mask)
-
-    def scores(self, outputs: Tensor) -> Tensor:
-        """The expected number of the bucket."""
-        places = torch.arange(self.width, device=outputs.device, dtype=outputs.dtype)
-        return (outputs.softmax(-1) * places).sum(-1)
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:

@@ -1,0 +1,247 @@
+"""The learned ranker: a pretrained model with a small head that gives each prompt a score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dynasor.errors import ConfigError, DataError
+from dynasor.ranking.backbone import (
+    DEFAULT_BACKBONE,
+    Backbone,
+    fingerprint,
+    layers_of,
+    load_backbone,
+)
+from dynasor.ranking.losses import read_scores
+from dynasor.ranking.prompt_window import SHAPE_SIZE, Batch, PromptWindow, collate
+
+WEIGHTS = "tuned.safetensors"
+POOLINGS = ("mean", "last")
+BATCH_TOKENS, BATCH_PROMPTS = 8_192, 64
+HEAD_SIZE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """What a learned ranker is built of.
+
+    Attributes:
+        backbone: a name for `load_backbone`.
+        pooling: how the hidden states of a prompt become one: their `mean`, or the `last` one, which
+            in a decoder is the only one that has seen the whole prompt.
+        window: tokens of a prompt that are read.
+        tuned_layers: uppermost layers of the backbone that are trained; the rest stays as it is.
+        width: numbers that the head gives.
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    pooling: str = "mean"
+    window: int = 128
+    tuned_layers: int = 3
+    width: int = 1
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ConfigError(f"pooling {self.pooling!r} is unknown; give {' or '.join(POOLINGS)}")
+        for name, least in (("window", 8), ("tuned_layers", 0), ("width", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} must be a whole number from {least}, not {value!r}")
+
+
+class LengthEncoder(nn.Module):
+    """Backbone, pooling, and a head of two layers that also sees the prompt's shape.
+
+    Only the head and the uppermost layers require gradients.
+    """
+
+    def __init__(self, backbone: Backbone, settings: EncoderSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = backbone.model
+        limit = getattr(self.backbone.config, "max_position_embeddings", settings.window)
+        if settings.window > limit:
+            raise ConfigError(
+                f"window {settings.window} is more than {backbone.name} reads ({limit})"
+            )
+        self.backbone.requires_grad_(False)
+        self._layers = list(layers_of(self.backbone))
+        for layer in self.tuned_layers:
+            layer.requires_grad_(True)
+        self.shape_mean = nn.Parameter(torch.zeros(SHAPE_SIZE), requires_grad=False)
+        self.shape_scale = nn.Parameter(torch.ones(SHAPE_SIZE), requires_grad=False)
+        self.mix = nn.Linear(backbone.hidden_size + SHAPE_SIZE, HEAD_SIZE)
+        self.out = nn.Linear(HEAD_SIZE, settings.width)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(prompts, width) float32 outputs; `read_scores` makes scores of them."""
+        hidden = self.backbone(
+            input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
+        ).last_hidden_state
+        shape = (batch.shape - self.shape_mean) / self.shape_scale
+        seen = torch.cat([self._pool(hidden, batch.mask), shape.clamp(-5, 5)], dim=-1)
+        inner = functional.dropout(functional.gelu(self.mix(seen)), 0.1, self.training)
+        outputs: Tensor = self.out(inner)
+        return outputs
+
+    def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        if self.settings.pooling == "last":
+            last = (mask.sum(-1) - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
+            return hidden.gather(1, last).squeeze(1)
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1)
+
+    @property
+    def tuned_layers(self) -> list[nn.Module]:
+        """The layers of the backbone that are trained, lowest first."""
+        return self._layers[max(0, len(self._layers) - self.settings.tuned_layers) :]
+
+    def fit_shape(self, shape: Tensor) -> None:
+        """Take mean and scale of (prompts, SHAPE_SIZE) shapes from the training data."""
+        self.shape_mean.copy_(shape.mean(0))
+        self.shape_scale.copy_(shape.std(0, correction=0) + 1e-6)
+
+    def tuned(self) -> dict[str, Tensor]:
+        """Name -> tensor of all that is not the backbone as it came."""
+        return {
+            name: value.detach()
+            for name, value in self.named_parameters()
+            if value.requires_grad or not name.startswith("backbone.")
+        }
+
+    def kept(self) -> dict[str, Tensor]:
+        """Name -> tensor of all that is the backbone as it came."""
+        tuned = self.tuned()
+        return {name: p.detach() for name, p in self.named_parameters() if name not in tuned}
+
+
+class EncoderRanker:
+    """A ranker with a trained `LengthEncoder`; see `Ranker`.
+
+    Prompts are scored in batches of about equal length. One without a word, and one whose score is not
+    a number, get the neutral score.
+
+    Args:
+        model: trained.
+        window: cuts prompts for it.
+        neutral: the score of a prompt that says nothing.
+    """
+
+    def __init__(self, model: LengthEncoder, window: PromptWindow, neutral: float = 0.0) -> None:
+        self.model = model.eval()
+        self.window = window
+        self.neutral = neutral
+
+    @property
+    def name(self) -> str:
+        """What it is, for tables and logs."""
+        return f"encoder ({Path(self.model.settings.backbone).name})"
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """One finite score a prompt, shape `(len(prompts),)`, higher for longer answers."""
+        scores = np.full(len(prompts), self.neutral)
+        asked = [number for number, prompt in enumerate(prompts) if prompt.strip()]
+        windows = self.window.cut([prompts[number] for number in asked]) if asked else []
+        order = sorted(range(len(asked)), key=lambda place: len(windows[place].ids))
+        with torch.inference_mode():
+            for places in _batches(order, [len(window.ids) for window in windows]):
+                outputs = self.model(collate([windows[place] for place in places]))
+                scores[[asked[place] for place in places]] = read_scores(outputs).double().numpy()
+        scores[~np.isfinite(scores)] = self.neutral
+        return scores
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the tuned weights in bfloat16; returns what `load` needs to know besides them."""
+        from safetensors.torch import save_file
+
+        new = folder / f"{WEIGHTS}.new"
+        tuned = self.model.tuned()
+        save_file({name: value.bfloat16().contiguous() for name, value in tuned.items()}, new)
+        new.replace(folder / WEIGHTS)
+        return {
+            "settings": asdict(self.model.settings),
+            "neutral": self.neutral,
+            "kept_weights": fingerprint(self.model.kept().items()),
+        }
+
+    @classmethod
+    def load(cls, folder: Path, fields: Any) -> Self:
+        """The ranker of a folder.
+
+        Args:
+            folder: where `save` wrote.
+            fields: what `save` returned.
+
+        Raises:
+            DataError: if the weights are damaged, or not those of this backbone.
+            MissingExtra: if a package is not there.
+        """
+        try:
+            settings = EncoderSettings(**fields["settings"])
+            neutral, kept = float(fields["neutral"]), str(fields["kept_weights"])
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise DataError(
+                f"{folder}: its card does not describe an encoder ({error}); train it again"
+            ) from None
+        model, window = build_encoder(settings)
+        if fingerprint(model.kept().items()) != kept:
+            raise DataError(
+                f"{folder} was trained on another {settings.backbone} than the one that is here; "
+                "install that one, or train again"
+            )
+        _load_tuned(model, folder / WEIGHTS)
+        return cls(model, window, neutral)
+
+
+def build_encoder(settings: EncoderSettings) -> tuple[LengthEncoder, PromptWindow]:
+    """An encoder with a new head on a pretrained backbone, and what cuts prompts for it.
+
+    Raises:
+        ConfigError: if backbone and settings do not fit.
+        DataError: if the backbone cannot be read.
+        MissingExtra: if a package is not there.
+    """
+    backbone = load_backbone(settings.backbone)
+    window = PromptWindow(backbone.tokenizer, backbone.ends, settings.window)
+    return LengthEncoder(backbone, settings), window
+
+
+def _load_tuned(model: LengthEncoder, file: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file} cannot be read ({error}); train the ranker again") from None
+    wanted = model.tuned()
+    if {name: t.shape for name, t in found.items()} != {
+        name: t.shape for name, t in wanted.items()
+    }:
+        raise DataError(f"{file} holds other weights than its card says; train the ranker again")
+    if not all(tensor.isfinite().all() for tensor in found.values()):
+        raise DataError(f"{file} holds weights that are not numbers; train the ranker again")
+    with torch.no_grad():
+        for name, tensor in found.items():
+            wanted[name].copy_(tensor)
+
+
+def _batches(order: list[int], sizes: list[int]) -> list[list[int]]:
+    """The positions of `order`, by rising size, in batches of limited prompts and padded tokens."""
+    batches: list[list[int]] = []
+    for place in order:
+        last = batches[-1] if batches else []
+        if not last or len(last) >= BATCH_PROMPTS or (len(last) + 1) * sizes[place] > BATCH_TOKENS:
+            batches.append([place])
+        else:
+            last.append(place)
+    return batches
