@@ -20,6 +20,7 @@ from dynasor.commands.evidence import evidence
 from dynasor.commands.rank_build_data import rank_build_data
 from dynasor.commands.rank_eval import rank_eval
 from dynasor.commands.rank_score import rank_score
+from dynasor.commands.rank_train import rank_train
 from dynasor.commands.rank_train_cheap import rank_train_cheap
 from dynasor.commands.record import record
 from dynasor.commands.replay import replay
@@ -65,6 +66,7 @@ rank.command("build-data")(rank_build_data)
 rank.command("train-cheap")(rank_train_cheap)
 rank.command("eval")(rank_eval)
 rank.command("score")(rank_score)
+rank.command("train")(rank_train)
 app.add_typer(rank, name="rank")
 
 

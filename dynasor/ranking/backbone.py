@@ -62,11 +62,13 @@ def load_backbone(name: str) -> Backbone:
     """
     try:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
     except ImportError:
         raise MissingExtra(
             "a trained ranker needs transformers: pip install 'dynasor-llm[train]'"
         ) from None
     place = _place(name)
+    transformers_logging.disable_progress_bar()  # for a moment's work
     try:
         model = AutoModel.from_pretrained(
             place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False

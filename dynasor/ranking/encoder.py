@@ -22,6 +22,7 @@ from dynasor.ranking.backbone import (
     load_backbone,
 )
 from dynasor.ranking.losses import read_scores
+from dynasor.ranking.model_folder import read_card
 from dynasor.ranking.prompt_window import SHAPE_SIZE, Batch, PromptWindow, collate
 
 WEIGHTS = "tuned.safetensors"
@@ -160,7 +161,7 @@ class EncoderRanker:
         return scores
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write the tuned weights in bfloat16; returns what `load` needs to know besides them."""
+        """Write the tuned weights in bfloat16; returns the field `encoder` of the folder's card."""
         from safetensors.torch import save_file
 
         new = folder / f"{WEIGHTS}.new"
@@ -174,15 +175,25 @@ class EncoderRanker:
         }
 
     @classmethod
-    def load(cls, folder: Path, fields: Any) -> Self:
-        """The ranker of a folder.
+    def load(cls, folder: Path) -> Self:
+        """The ranker of a folder with a card.
+
+        Raises:
+            DataError: if card or weights are damaged, or those of another backbone.
+            MissingExtra: if a package is not there.
+        """
+        return cls.restore(folder, read_card(folder).get("encoder"))
+
+    @classmethod
+    def restore(cls, folder: Path, fields: Any) -> Self:
+        """The ranker that `save` wrote.
 
         Args:
-            folder: where `save` wrote.
+            folder: where the weights are.
             fields: what `save` returned.
 
         Raises:
-            DataError: if the weights are damaged, or not those of this backbone.
+            DataError: if fields or weights are damaged, or those of another backbone.
             MissingExtra: if a package is not there.
         """
         try:

@@ -169,7 +169,7 @@ class Classification:
     """Cross-entropy of the bucket of the tokens; for a cut one, of its bucket or any later one.
 
     Attributes:
-        edges: rising log tokens between the buckets.
+        edges: log tokens between the buckets, not falling.
     """
 
     edges: tuple[float, ...]
@@ -217,5 +217,5 @@ def make_loss(name: str, log_tokens: Tensor) -> Loss:
     if name == "classification":
         shares = torch.arange(1, BUCKETS, dtype=torch.float64) / BUCKETS
         edges: list[float] = torch.quantile(values, shares).tolist()
-        return Classification(tuple(sorted(set(edges))))
+        return Classification(tuple(edges))
     raise ConfigError(f"loss {name!r} is unknown; there are {', '.join(LOSSES)}")

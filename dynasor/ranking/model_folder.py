@@ -18,6 +18,8 @@ from dynasor.errors import DataError
 from dynasor.ranking.ranker import Ranker
 
 CARD = "card.json"
+TRAINING = "training"
+"""Folder with what a training that was stopped needs to go on; no part of the ranker."""
 FORMAT = "dynasor ranker"
 VERSION = 1
 _LARGEST_CARD = 4 << 20
@@ -134,7 +136,7 @@ def write_card(folder: Path, kind: str, name: str, about: Mapping[str, Any]) -> 
         files = {
             str(file.relative_to(folder)): _digest(file)
             for file in sorted(folder.rglob("*"))
-            if file.is_file() and file not in (path, part)
+            if file.is_file() and file not in (path, part) and not _of_training(file, folder)
         }
         fields = {"kind": kind, "name": name, "files": files}
         card = {"format": FORMAT, "version": VERSION} | dict(about) | fields
@@ -142,6 +144,10 @@ def write_card(folder: Path, kind: str, name: str, about: Mapping[str, Any]) -> 
         os.replace(part, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); check the path") from None
+
+
+def _of_training(file: Path, folder: Path) -> bool:
+    return file.relative_to(folder).parts[0] == TRAINING
 
 
 def _check_files(folder: Path, files: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from dynasor.errors import ConfigError, DataError
 from dynasor.ranking.encoder import EncoderRanker, LengthEncoder
 from dynasor.ranking.examples import LengthExample
-from dynasor.ranking.losses import LOSSES, Loss, make_loss
+from dynasor.ranking.losses import LOSSES, Lengths, Loss, make_loss
 from dynasor.ranking.metrics import kendall_tau
+from dynasor.ranking.prompt_window import Batch
 from dynasor.ranking.training_lists import TrainingLists
 
 CHECKPOINT_SECONDS = 60.0
@@ -119,6 +120,7 @@ class Training:
         self._average = [p.detach().clone() for p in self._tuned]
         self._best: list[Tensor] = []
         self._losses: list[float] = []
+        self._stopped = False
         self.step, self.seconds = 0, 0.0
         self.checks: list[Check] = []
         torch.manual_seed(plan.seed)
@@ -144,48 +146,46 @@ class Training:
             since = len(self.checks) - 1 - self.checks.index(self.best)
         return self.progress >= 1 or since >= self._plan.patience
 
+    def stop(self) -> None:
+        """Let `run` end after the step that it is at; may be called by a signal handler."""
+        self._stopped = True
+
     def run(self, observe: Callable[[float, float], None] = lambda progress, loss: None) -> None:
-        """Train until finished, or interrupted; then the model has the best weights so far.
+        """Train until finished or stopped; the model then has the best weights so far.
 
         Args:
             observe: told progress and the last loss after each step.
 
         Raises:
-            DataError: if the loss is no number any more.
-            KeyboardInterrupt: after the state was written, when it came while training.
+            DataError: if the loss is no number any more, or the state cannot be written.
         """
-        try:
-            self._train(observe)
-        except KeyboardInterrupt:
-            self._save()
-            raise
-        finally:
-            self._use(self._best or self._average)
-            self._ranker.model.eval()
-        self._save()
-
-    def _train(self, observe: Callable[[float, float], None]) -> None:
-        before = saved = time.monotonic()
-        epoch, done = divmod(self.step, len(self._lists))
-        batches = itertools.islice(self._epochs(epoch), done, None)
+        saved = self.seconds
+        batches = self._batches()
         self._ranker.model.train()
-        while not self.finished:
+        while not self.finished and not self._stopped:
+            began = time.monotonic()
             loss = self._learn(*next(batches))
-            now = time.monotonic()
-            self.seconds, before = self.seconds + now - before, now
-            if self.step % self._every == 0 or self.progress >= 1:
+            self.seconds += time.monotonic() - began
+            check = self.step % self._every == 0 or self.progress >= 1
+            if check:
                 self._check()
-                now = before = time.monotonic()
-            if now - saved > CHECKPOINT_SECONDS or self.step % self._every == 0:
+            if check or self.seconds - saved > CHECKPOINT_SECONDS:
                 self._save()
-                saved = before = time.monotonic()
+                saved = self.seconds
             observe(self.progress, loss)
+        if self._stopped and not self.finished and self._losses:
+            self._save()
+            self._check()
+        self._use(self._best)
+        self._ranker.model.eval()
 
-    def _epochs(self, first: int) -> Any:
-        for number in itertools.count(first):
+    def _batches(self) -> Iterator[tuple[Batch, Lengths]]:
+        epoch, done = divmod(self.step, len(self._lists))
+        yield from self._lists.epoch(epoch, done)
+        for number in itertools.count(epoch + 1):
             yield from self._lists.epoch(number)
 
-    def _learn(self, batch: Any, lengths: Any) -> float:
+    def _learn(self, batch: Batch, lengths: Lengths) -> float:
         share = _rate_share(self.progress)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share

@@ -58,16 +58,16 @@ class TrainingLists:
         """(examples, SHAPE_SIZE) shapes of the prompts."""
         return torch.tensor([window.shape for window in self._windows])
 
-    def epoch(self, number: int) -> Iterator[tuple[Batch, Lengths]]:
-        """The lists of an epoch: batches of prompts, and (1, prompts) lengths."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Batch, Lengths]]:
+        """The lists of an epoch from the given one on: batches of prompts, and (1, prompts) lengths."""
         draw = np.random.default_rng([self._seed, number])
         order = draw.permutation(len(self._windows))
         lists: list[list[int]] = []
-        for start in range(0, len(order), LISTS_A_BUCKET * self._size):
-            bucket = order[start : start + LISTS_A_BUCKET * self._size].tolist()
+        for first in range(0, len(order), LISTS_A_BUCKET * self._size):
+            bucket = order[first : first + LISTS_A_BUCKET * self._size].tolist()
             bucket.sort(key=lambda place: len(self._windows[place].ids))
             lists += [bucket[k : k + self._size] for k in range(0, len(bucket), self._size)]
-        for number_of_list in draw.permutation(len(lists)):
+        for number_of_list in draw.permutation(len(lists))[start:]:
             yield self._list(lists[number_of_list])
 
     def _list(self, places: list[int]) -> tuple[Batch, Lengths]:
