@@ -16,19 +16,24 @@ SHORT, LONG = ("hi", "name", "list"), ("explain", "write", "essay")
 
 def save_tiny_backbone(folder: Path, *, decoder: bool = False) -> Path:
     """A model folder such as `load_backbone` reads."""
-    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=words[3]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if not decoder:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
         )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=words[0]).save_pretrained(folder)
     torch.manual_seed(0)
     size = {"vocab_size": len(vocabulary), "hidden_size": 16, "num_attention_heads": 2}
     if decoder:
         config = OPTConfig(
-            **size, ffn_dim=32, num_hidden_layers=2, word_embed_proj_dim=16, max_position_embeddings=64
+            **size,
+            ffn_dim=32,
+            num_hidden_layers=2,
+            word_embed_proj_dim=16,
+            max_position_embeddings=64,
         )
         OPTModel(config).save_pretrained(folder)
     else:
