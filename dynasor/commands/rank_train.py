@@ -62,6 +62,10 @@ def rank_train(
         int | None,
         typer.Option("--threads", help="CPU threads.", min=1, show_default="torch's own"),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="cpu or cuda.", show_default="a GPU, if torch finds one"),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw an earlier training in the folder away.")
     ] = False,
@@ -82,13 +86,15 @@ def rank_train(
     import torch
     from rich.console import Console
 
-    from dynasor.errors import DataError
+    from dynasor.errors import ConfigError, DataError
     from dynasor.ranking.encoder import EncoderSettings
     from dynasor.ranking.losses import BUCKETS
     from dynasor.ranking.train_ranker import RankerTraining, read_ranker_data
     from dynasor.ranking.training import TrainingPlan
 
     console = Console(stderr=True)
+    if device not in (None, "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"--device {device}: torch has none such here; give cpu")
     if threads is not None:
         torch.set_num_threads(threads)
     plan = TrainingPlan(
@@ -115,7 +121,8 @@ def rank_train(
     except (OSError, ValueError) as error:
         raise DataError(f"{data / 'card.json'} cannot be read ({error}); build it again") from None
     with console.status("preparing prompts"):
-        run = RankerTraining(examples, about, out, settings, plan, fresh=fresh)
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        run = RankerTraining(examples, about, out, settings, plan, device=place, fresh=fresh)
     stopped = _train(run, console)
     with console.status("judging what was learned"):
         card = run.finish()

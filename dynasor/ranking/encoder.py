@@ -84,12 +84,11 @@ class LengthEncoder(nn.Module):
         self.out = nn.Linear(HEAD_SIZE, settings.width)
 
     def forward(self, batch: Batch) -> Tensor:
-        """(prompts, width) float32 outputs; `read_scores` makes scores of them."""
-        hidden = self.backbone(
-            input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
-        ).last_hidden_state
-        shape = (batch.shape - self.shape_mean) / self.shape_scale
-        seen = torch.cat([self._pool(hidden, batch.mask), shape.clamp(-5, 5)], dim=-1)
+        """(prompts, width) float32 outputs where the model is; `read_scores` makes scores of them."""
+        ids, mask, shape = (field.to(self.out.weight.device) for field in batch)
+        hidden = self.backbone(input_ids=ids, attention_mask=mask, use_cache=False)
+        shape = ((shape - self.shape_mean) / self.shape_scale).clamp(-5, 5)
+        seen = torch.cat([self._pool(hidden.last_hidden_state, mask), shape], dim=-1)
         inner = functional.dropout(functional.gelu(self.mix(seen)), 0.1, self.training)
         outputs: Tensor = self.out(inner)
         return outputs
@@ -156,7 +155,9 @@ class EncoderRanker:
         with torch.inference_mode():
             for places in _batches(order, [len(window.ids) for window in windows]):
                 outputs = self.model(collate([windows[place] for place in places]))
-                scores[[asked[place] for place in places]] = read_scores(outputs).double().numpy()
+                scores[[asked[place] for place in places]] = (
+                    read_scores(outputs).double().cpu().numpy()
+                )
         scores[~np.isfinite(scores)] = self.neutral
         return scores
 
@@ -166,7 +167,8 @@ class EncoderRanker:
 
         new = folder / f"{WEIGHTS}.new"
         tuned = self.model.tuned()
-        save_file({name: value.bfloat16().contiguous() for name, value in tuned.items()}, new)
+        half = {name: value.bfloat16().cpu().contiguous() for name, value in tuned.items()}
+        save_file(half, new)
         new.replace(folder / WEIGHTS)
         return {
             "settings": asdict(self.model.settings),

@@ -104,6 +104,7 @@ class RankerTraining:
         out: the folder.
         settings: what the ranker is built of; its `width` is that of the plan's loss.
         plan: how to train.
+        device: where to train, such as `cpu` or `cuda`.
         fresh: throw an earlier training in this folder away.
         progress: told how many prompts are prepared.
 
@@ -120,6 +121,7 @@ class RankerTraining:
         settings: EncoderSettings,
         plan: TrainingPlan,
         *,
+        device: str = "cpu",
         fresh: bool = False,
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
@@ -133,6 +135,7 @@ class RankerTraining:
             data.train, window, size=plan.list_size, seed=plan.seed, progress=progress
         )
         model.fit_shape(lists.shapes)
+        model.to(device)
         self.training = Training(
             self.ranker, lists, data.held_out, plan, out / TRAINING / "state.pt"
         )
@@ -197,6 +200,7 @@ class RankerTraining:
                 "steps": self.training.step,
                 "seconds": round(self.training.seconds, 1),
                 "finished": self.training.finished,
+                "device": self.training.device,
                 "threads": torch.get_num_threads(),
             },
         }

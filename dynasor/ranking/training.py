@@ -128,6 +128,11 @@ class Training:
             self._resume()
 
     @property
+    def device(self) -> str:
+        """Where it trains, such as `cpu`."""
+        return str(self._tuned[0].device)
+
+    @property
     def progress(self) -> float:
         """The share of the run that is done, 0 to 1, by steps or by time, whichever ends it."""
         by_time = self.seconds / (60 * self._plan.minutes)
@@ -189,7 +194,8 @@ class Training:
         share = _rate_share(self.progress)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
-        loss = self._loss(self._ranker.model(batch).unsqueeze(0), lengths)
+        outputs = self._ranker.model(batch).unsqueeze(0)
+        loss = self._loss(outputs, Lengths(*(field.to(outputs.device) for field in lengths)))
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DataError(
@@ -247,14 +253,14 @@ class Training:
 
     def _resume(self) -> None:
         try:
-            state = torch.load(self._checkpoint, weights_only=True)
+            state = torch.load(self._checkpoint, weights_only=True, map_location=self.device)
             self._use(state["weights"])
             self._average, self._best = state["average"], state["best"]
             self._optimizer.load_state_dict(state["optimizer"])
             self._losses = state["losses"]
             self.checks = [Check(*check) for check in state["checks"]]
             self.step, self.seconds = state["step"], state["seconds"]
-            torch.set_rng_state(state["random"])
+            torch.set_rng_state(state["random"].cpu())
         # Damaged archives raise errors of many types in torch and in zipfile.
         except Exception as error:
             raise DataError(
