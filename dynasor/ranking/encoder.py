@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +28,9 @@ from dynasor.ranking.prompt_window import SHAPE_SIZE, Batch, PromptWindow, colla
 WEIGHTS = "tuned.safetensors"
 POOLINGS = ("mean", "last")
 BATCH_TOKENS, BATCH_PROMPTS = 8_192, 64
-HEAD_SIZE = 256
+HEAD_SIZE, DROPOUT = 256, 0.2
+LIMIT = 5.0
+"""Features further than so many standard deviations from the mean are taken for that far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,9 @@ class EncoderSettings:
 class LengthEncoder(nn.Module):
     """Backbone, pooling, and a head of two layers that also sees the prompt's shape.
 
-    Only the head and the uppermost layers require gradients.
+    The middle of a backbone says more of lengths than its end, which was trained for other things, so
+    the head sees the hidden states below the tuned layers too. Only the head and the uppermost layers
+    require gradients.
     """
 
     def __init__(self, backbone: Backbone, settings: EncoderSettings) -> None:
@@ -78,20 +82,28 @@ class LengthEncoder(nn.Module):
         self._layers = list(layers_of(self.backbone))
         for layer in self.tuned_layers:
             layer.requires_grad_(True)
-        self.shape_mean = nn.Parameter(torch.zeros(SHAPE_SIZE), requires_grad=False)
-        self.shape_scale = nn.Parameter(torch.ones(SHAPE_SIZE), requires_grad=False)
-        self.mix = nn.Linear(backbone.hidden_size + SHAPE_SIZE, HEAD_SIZE)
+        features = 2 * backbone.hidden_size + SHAPE_SIZE
+        self.centre = nn.Parameter(torch.zeros(features), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(features), requires_grad=False)
+        self.mix = nn.Linear(features, HEAD_SIZE)
         self.out = nn.Linear(HEAD_SIZE, settings.width)
 
     def forward(self, batch: Batch) -> Tensor:
         """(prompts, width) float32 outputs where the model is; `read_scores` makes scores of them."""
-        ids, mask, shape = (field.to(self.out.weight.device) for field in batch)
-        hidden = self.backbone(input_ids=ids, attention_mask=mask, use_cache=False)
-        shape = ((shape - self.shape_mean) / self.shape_scale).clamp(-5, 5)
-        seen = torch.cat([self._pool(hidden.last_hidden_state, mask), shape], dim=-1)
-        inner = functional.dropout(functional.gelu(self.mix(seen)), 0.1, self.training)
-        outputs: Tensor = self.out(inner)
+        seen = ((self._features(batch) - self.centre) / self.scale).clamp(-LIMIT, LIMIT)
+        inner = functional.gelu(self.mix(functional.dropout(seen, DROPOUT, self.training)))
+        outputs: Tensor = self.out(functional.dropout(inner, DROPOUT, self.training))
         return outputs
+
+    def _features(self, batch: Batch) -> Tensor:
+        """(prompts, features): what goes into the tuned layers, what comes out, and the shape."""
+        ids, mask, shape = (field.to(self.out.weight.device) for field in batch)
+        found = self.backbone(
+            input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True
+        )
+        kept = found.hidden_states[len(self._layers) - len(self.tuned_layers)]
+        pooled = [self._pool(hidden, mask) for hidden in (kept, found.last_hidden_state)]
+        return torch.cat([*pooled, shape], dim=-1)
 
     def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         if self.settings.pooling == "last":
@@ -105,10 +117,12 @@ class LengthEncoder(nn.Module):
         """The layers of the backbone that are trained, lowest first."""
         return self._layers[max(0, len(self._layers) - self.settings.tuned_layers) :]
 
-    def fit_shape(self, shape: Tensor) -> None:
-        """Take mean and scale of (prompts, SHAPE_SIZE) shapes from the training data."""
-        self.shape_mean.copy_(shape.mean(0))
-        self.shape_scale.copy_(shape.std(0, correction=0) + 1e-6)
+    @torch.no_grad()
+    def fit_scale(self, batches: Iterable[Batch]) -> None:
+        """Take centre and scale of the features from prompts to learn from, before training."""
+        features = torch.cat([self._features(batch) for batch in batches])
+        self.centre.copy_(features.mean(0))
+        self.scale.copy_(features.std(0, correction=0) + 1e-3)
 
     def tuned(self) -> dict[str, Tensor]:
         """Name -> tensor of all that is not the backbone as it came."""
@@ -162,13 +176,16 @@ class EncoderRanker:
         return scores
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write the tuned weights in bfloat16; returns the field `encoder` of the folder's card."""
+        """Write the tuned weights, matrices in bfloat16; returns the card's field `encoder`."""
         from safetensors.torch import save_file
 
         new = folder / f"{WEIGHTS}.new"
         tuned = self.model.tuned()
-        half = {name: value.bfloat16().cpu().contiguous() for name, value in tuned.items()}
-        save_file(half, new)
+        # Vectors are few, and the scale of features does not bear to be rounded.
+        small = {
+            name: value.bfloat16() if value.ndim > 1 else value for name, value in tuned.items()
+        }
+        save_file({name: value.cpu().contiguous() for name, value in small.items()}, new)
         new.replace(folder / WEIGHTS)
         return {
             "settings": asdict(self.model.settings),

@@ -9,7 +9,9 @@ card.json            what it is and how good; a folder that has one is complete
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +38,8 @@ from dynasor.run_folder import claim_folder
 
 CALIBRATION = "calibration.json"
 CURVES = "learning_curves"
+SCALE_PROMPTS = 1_024
+"""Prompts that the scale of the features is taken from."""
 HELD_OUT_MOST = 2_000
 """Held-out examples that a check scores; more of them would take longer than they tell."""
 
@@ -134,8 +138,9 @@ class RankerTraining:
         lists = TrainingLists(
             data.train, window, size=plan.list_size, seed=plan.seed, progress=progress
         )
-        model.fit_shape(lists.shapes)
-        model.to(device)
+        model.to(device).eval()
+        first = itertools.islice(lists.epoch(0), math.ceil(SCALE_PROMPTS / plan.list_size))
+        model.fit_scale(batch for batch, _ in first)
         self.training = Training(
             self.ranker, lists, data.held_out, plan, out / TRAINING / "state.pt"
         )

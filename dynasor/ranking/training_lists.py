@@ -53,11 +53,6 @@ class TrainingLists:
         """Lists an epoch."""
         return math.ceil(len(self._windows) / self._size)
 
-    @property
-    def shapes(self) -> torch.Tensor:
-        """(examples, SHAPE_SIZE) shapes of the prompts."""
-        return torch.tensor([window.shape for window in self._windows])
-
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Batch, Lengths]]:
         """The lists of an epoch from the given one on: batches of prompts, and (1, prompts) lengths."""
         draw = np.random.default_rng([self._seed, number])
