@@ -86,7 +86,8 @@ def rank_train(
     import torch
     from rich.console import Console
 
-    from dynasor.errors import ConfigError, DataError
+    from dynasor.errors import ConfigError
+    from dynasor.ranking.build_data import read_data_card
     from dynasor.ranking.encoder import EncoderSettings
     from dynasor.ranking.losses import BUCKETS
     from dynasor.ranking.train_ranker import RankerTraining, read_ranker_data
@@ -114,12 +115,9 @@ def rank_train(
         width=BUCKETS if loss == "classification" else 1,
     )
     examples = read_ranker_data(data, later_turns=later_turns, seed=seed)
-    about: dict[str, Any] = {"folder": str(data), "later_turns": later_turns}
-    try:
-        source = json.loads((data / "card.json").read_text(encoding="utf-8"))
-        about |= {key: source[key] for key in ("source", "tokenizer") if key in source}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{data / 'card.json'} cannot be read ({error}); build it again") from None
+    source = read_data_card(data)
+    about: dict[str, Any] = {key: source.get(key) for key in ("source", "tokenizer", "split")}
+    about["later_turns"] = later_turns
     with console.status("preparing prompts"):
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         run = RankerTraining(examples, about, out, settings, plan, device=place, fresh=fresh)

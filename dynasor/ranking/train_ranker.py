@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,6 @@ class RankerTraining:
         plan: how to train.
         device: where to train, such as `cpu` or `cuda`.
         fresh: throw an earlier training in this folder away.
-        progress: told how many prompts are prepared.
 
     Raises:
         RunError: if the folder holds something else, or cannot be written.
@@ -127,17 +126,15 @@ class RankerTraining:
         *,
         device: str = "cpu",
         fresh: bool = False,
-        progress: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._data, self._about, self._out = data, about, out
+        self._data, self._out = data, out
+        self._about = about | {"train": len(data.train), "held_out": len(data.held_out)}
         self._settings, self._plan = settings, plan
         self._claim(fresh)
         torch.manual_seed(plan.seed)
         model, window = build_encoder(settings)
         self.ranker = EncoderRanker(model, window)
-        lists = TrainingLists(
-            data.train, window, size=plan.list_size, seed=plan.seed, progress=progress
-        )
+        lists = TrainingLists(data.train, window, size=plan.list_size, seed=plan.seed)
         model.to(device).eval()
         first = itertools.islice(lists.epoch(0), math.ceil(SCALE_PROMPTS / plan.list_size))
         model.fit_scale(batch for batch, _ in first)
@@ -196,7 +193,7 @@ class RankerTraining:
         backbone = load_backbone(self._settings.backbone)
         about = {
             "encoder": ranker.save(out),
-            "data": {**self._about, "train": len(data.train), "held_out": len(data.held_out)},
+            "data": self._about,
             "metrics": metrics,
             "backbone": {"name": backbone.name, "licence": backbone.licence},
             "licence": "the tuned weights: Apache-2.0, as far as the licence of the backbone allows",
@@ -209,9 +206,9 @@ class RankerTraining:
                 "threads": torch.get_num_threads(),
             },
         }
+        write_card(out, "encoder", ranker.name, about)
         if self.training.finished:
             shutil.rmtree(out / TRAINING)
-        write_card(out, "encoder", ranker.name, about)
         return read_card(out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ class TrainingLists:
         window: cuts their prompts.
         size: examples a list.
         seed: of the order.
-        progress: told how many prompts are cut so far.
     """
 
     def __init__(
@@ -38,14 +37,12 @@ class TrainingLists:
         *,
         size: int,
         seed: int,
-        progress: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._size, self._seed = size, seed
         self._windows: list[Window] = []
         for start in range(0, len(examples), _CUT_AT_ONCE):
             some = examples[start : start + _CUT_AT_ONCE]
             self._windows += window.cut([example.prompt for example in some])
-            progress(len(self._windows))
         self.log_tokens = torch.tensor([math.log(e.tokens) for e in examples], dtype=torch.float32)
         self._cut = torch.tensor([e.cut > 0 for e in examples])
 

@@ -65,5 +65,6 @@ def save_tiny_data(folder: Path, *, size: int = 60, equal: bool = False) -> Path
             )
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{split}.jsonl").write_text(lines)
-    (folder / "card.json").write_text(json.dumps({"source": "tiny", "tokenizer": "words"}))
+    card = {"format": "dynasor rank data", "source": "tiny", "tokenizer": "words"}
+    (folder / "card.json").write_text(json.dumps(card))
     return folder
