@@ -17,6 +17,7 @@ from dynasor.commands.bench import bench
 from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
 from dynasor.commands.evidence import evidence
+from dynasor.commands.rank_blend import rank_blend
 from dynasor.commands.rank_build_data import rank_build_data
 from dynasor.commands.rank_eval import rank_eval
 from dynasor.commands.rank_score import rank_score
@@ -67,6 +68,7 @@ rank.command("train-cheap")(rank_train_cheap)
 rank.command("eval")(rank_eval)
 rank.command("score")(rank_score)
 rank.command("train")(rank_train)
+rank.command("blend")(rank_blend)
 app.add_typer(rank, name="rank")
 
 

@@ -25,6 +25,9 @@ from dynasor.ranking.examples import LengthExample
 
 Array = NDArray[np.float64]
 
+CALIBRATION = "calibration.json"
+"""Its name in the folder of a ranker."""
+
 BINS, BIN_SIZE = 24, 40
 """At most so many bins, of at least so many examples each."""
 

@@ -27,6 +27,7 @@ _LARGEST_CARD = 4 << 20
 KINDS: dict[str, str] = {
     "cheap": "dynasor.ranking.cheap_ranker:CheapRanker",
     "encoder": "dynasor.ranking.encoder:EncoderRanker",
+    "blend": "dynasor.ranking.blend:BlendRanker",
 }
 """Kind of a saved ranker -> module and class, which is imported when a folder of it is loaded."""
 

@@ -13,7 +13,6 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,14 @@ from dynasor.ranking.dataset import Split
 from dynasor.ranking.encoder import EncoderRanker, EncoderSettings, build_encoder
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.learning_curves import save_learning_curves
-from dynasor.ranking.length_calibration import LengthCalibration
-from dynasor.ranking.metrics import checked_tokens, kendall_tau
+from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
+from dynasor.ranking.metrics import checked_tokens
 from dynasor.ranking.model_folder import CARD, TRAINING, read_card, write_card
-from dynasor.ranking.resampling import interval, resample
+from dynasor.ranking.order_metrics import order_metrics
 from dynasor.ranking.training import Training, TrainingPlan
 from dynasor.ranking.training_lists import TrainingLists
 from dynasor.run_folder import claim_folder
 
-CALIBRATION = "calibration.json"
 CURVES = "learning_curves"
 SCALE_PROMPTS = 1_024
 """Prompts that the scale of the features is taken from."""
@@ -210,21 +208,3 @@ class RankerTraining:
         if self.training.finished:
             shutil.rmtree(out / TRAINING)
         return read_card(out)
-
-
-def order_metrics(
-    scores: np.ndarray[Any, Any], examples: Sequence[LengthExample]
-) -> dict[str, Any]:
-    """Kendall's tau of scores with its 95% interval, by a bootstrap of conversations."""
-    tokens = np.array([example.tokens for example in examples])
-    cut = np.array([example.cut > 0 for example in examples])
-    draws = resample(
-        lambda picks: kendall_tau(scores[picks], tokens[picks], cut[picks]),
-        [example.conversation for example in examples],
-        draws=300,
-    )
-    return {
-        "n": len(examples),
-        "tau": round(kendall_tau(scores, tokens, cut), 4),
-        "tau_interval": [round(end, 4) for end in interval(draws)],
-    }
