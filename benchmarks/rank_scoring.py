@@ -1,10 +1,10 @@
 """How fast rankers score prompts: python benchmarks/rank_scoring.py DATA [--model NAME_OR_FOLDER]...
 
 DATA is a folder of `dynasor rank build-data`; the first turns of its test split are scored in the
-order of the file, one at a time and in batches of 64. Prints, for each ranker and batch size, prompts a second
-with the interval of a bootstrap over batches, and the 50th and 99th percentile of the milliseconds until
-a prompt has its score, which are those of its whole batch. Rankers take turns, so that a busy machine
-slows all of them alike. --json FILE keeps the figures.
+order of the file, one at a time and in batches of 64. Prints, for each ranker and batch size,
+prompts a second with the interval of a bootstrap over batches, and the 50th and 99th percentile of
+the milliseconds until a prompt has its score, which are those of its whole batch. Rankers take
+turns, so that a busy machine slows all of them alike. --json FILE keeps the figures.
 """
 
 import argparse
@@ -74,10 +74,7 @@ def main() -> None:
         for ranker, times in zip(rankers, milliseconds(rankers, prompts, size), strict=True)
     ]
     print(f"{len(prompts):,} prompts, {platform.processor() or platform.machine()}\n")
-    print(
-        "| ranker | batch | prompts a second | p50, ms | p99, ms |\n|"
-        + "---|" * 5
-    )
+    print("| ranker | batch | prompts a second | p50, ms | p99, ms |\n|" + "---|" * 5)
     for row in rows:
         low, high = row["prompts_per_second_interval"]
         print(

@@ -61,7 +61,7 @@ def rank_blend(
         }
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror}); check it") from None
-    write_card(out, "blend", blend.name, about)
+    write_card(out, "blend", out.resolve().name, about)
     if as_json:
         typer.echo(json.dumps(read_card(out)))
         return

@@ -37,8 +37,9 @@ class Member(NamedTuple):
 class BlendRanker:
     """The mean of the scores of its members, each in standard deviations from its mean; see `Ranker`."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], name: str = "blend") -> None:
         self._members = list(members)
+        self.name = name
 
     @classmethod
     def fit(cls, sources: Sequence[str], prompts: Sequence[str]) -> Self:
@@ -61,11 +62,6 @@ class BlendRanker:
                 raise DataError(f"{source} gives all held-out prompts the same score; leave it out")
             members.append(Member(source, ranker, float(scores.mean()), float(scores.std())))
         return cls(members)
-
-    @property
-    def name(self) -> str:
-        """What it is, for tables and logs."""
-        return "blend of " + " and ".join(member.ranker.name for member in self._members)
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """One finite score a prompt, shape `(len(prompts),)`, higher for longer answers."""
@@ -95,7 +91,8 @@ class BlendRanker:
         """
         members = []
         try:
-            for fields in read_card(folder)["members"]:
+            card = read_card(folder)
+            for fields in card["members"]:
                 source, centre = str(fields["source"]), float(fields["centre"])
                 scale = float(fields["scale"])
                 if not (np.isfinite(centre) and np.isfinite(scale) and scale > 0):
@@ -111,7 +108,8 @@ class BlendRanker:
             [
                 Member(source, load_ranker(_place(folder, source)), centre, scale)
                 for source, centre, scale in members
-            ]
+            ],
+            card["name"],
         )
 
 

@@ -148,17 +148,20 @@ class EncoderRanker:
         model: trained.
         window: cuts prompts for it.
         neutral: the score of a prompt that says nothing.
+        name: what it is called in tables and logs.
     """
 
-    def __init__(self, model: LengthEncoder, window: PromptWindow, neutral: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: LengthEncoder,
+        window: PromptWindow,
+        neutral: float = 0.0,
+        name: str = "encoder",
+    ) -> None:
         self.model = model.eval()
         self.window = window
         self.neutral = neutral
-
-    @property
-    def name(self) -> str:
-        """What it is, for tables and logs."""
-        return f"encoder ({Path(self.model.settings.backbone).name})"
+        self.name = name
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """One finite score a prompt, shape `(len(prompts),)`, higher for longer answers."""
@@ -201,7 +204,10 @@ class EncoderRanker:
             DataError: if card or weights are damaged, or those of another backbone.
             MissingExtra: if a package is not there.
         """
-        return cls.restore(folder, read_card(folder).get("encoder"))
+        card = read_card(folder)
+        ranker = cls.restore(folder, card.get("encoder"))
+        ranker.name = card["name"]
+        return ranker
 
     @classmethod
     def restore(cls, folder: Path, fields: Any) -> Self:

@@ -31,7 +31,9 @@ KINDS: dict[str, str] = {
 }
 """Kind of a saved ranker -> module and class, which is imported when a folder of it is loaded."""
 
-SHIPPED: dict[str, Path] = {"cheap": Path(__file__).parent / "weights" / "cheap"}
+SHIPPED: dict[str, Path] = {
+    name: Path(__file__).parent / "weights" / name for name in ("cheap", "encoder", "blend")
+}
 """Rankers that come with the package."""
 PROMPT_LENGTH = "prompt-length"
 """The ranker that needs no weights."""

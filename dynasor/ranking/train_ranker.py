@@ -204,7 +204,7 @@ class RankerTraining:
                 "threads": torch.get_num_threads(),
             },
         }
-        write_card(out, "encoder", ranker.name, about)
+        write_card(out, "encoder", out.resolve().name, about)
         if self.training.finished:
             shutil.rmtree(out / TRAINING)
         return read_card(out)

