@@ -50,7 +50,7 @@ def weights(run: RankerTraining) -> dict[str, torch.Tensor]:
 def test_each_loss_learns_which_prompts_are_long(
     loss: str, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    run = training(folders, tmp_path / "out", loss=loss, epochs=12.0, patience=100)
+    run = training(folders, tmp_path / "out", loss=loss, epochs=8.0, patience=100)
     run.training.run()
     assert run.training.best is not None
     assert run.training.best.tau > 0.4
@@ -226,13 +226,6 @@ def test_the_command_trains_and_shows_what_came_of_it(
     assert done.returncode == 0, done.stderr
     assert "Kendall's tau" in done.stdout
     assert "held-out" in done.stdout
-    refused = subprocess.run(
-        command(folders, tmp_path / "out2", "--loss", "hinge"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 2
-    assert "hinge" in refused.stderr
-    assert "Traceback" not in refused.stderr
 
 
 def _wait_for(file: Path, newer_than: int = 0) -> None:
