@@ -26,7 +26,7 @@ def rank_train(
             "--loss",
             help="listmle, ranknet, margin, regression or classification (of ten buckets).",
         ),
-    ] = "listmle",
+    ] = "ranknet",
     backbone: Annotated[
         str,
         typer.Option(
@@ -41,19 +41,19 @@ def rank_train(
     window: Annotated[
         int,
         typer.Option("--window", help="Tokens of a prompt that are read: its first and its last."),
-    ] = 128,
+    ] = 64,
     tuned_layers: Annotated[
         int, typer.Option("--tuned-layers", help="Uppermost layers that are trained.")
     ] = 3,
     later_turns: Annotated[
         int, typer.Option("--later-turns", help="Later turns to learn from, at most.", min=0)
     ] = 0,
-    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the data.")] = 3.0,
+    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the data.")] = 2.0,
     minutes: Annotated[
         float, typer.Option("--minutes", help="Training ends by then, whatever --epochs says.")
     ] = 40.0,
     list_size: Annotated[int, typer.Option("--list-size", help="Prompts a list and step.")] = 32,
-    rate: Annotated[float, typer.Option("--rate", help="Learning rate.")] = 2e-4,
+    rate: Annotated[float, typer.Option("--rate", help="Learning rate.")] = 3e-4,
     patience: Annotated[
         int, typer.Option("--patience", help="Checks without a better held-out tau before the end.")
     ] = 6,

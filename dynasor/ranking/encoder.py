@@ -48,7 +48,7 @@ class EncoderSettings:
 
     backbone: str = DEFAULT_BACKBONE
     pooling: str = "mean"
-    window: int = 128
+    window: int = 64
     tuned_layers: int = 3
     width: int = 1
 

@@ -50,11 +50,11 @@ class TrainingPlan:
         seed: of the head's weights, the order of the data and dropout.
     """
 
-    loss: str = "listmle"
-    epochs: float = 3.0
+    loss: str = "ranknet"
+    epochs: float = 2.0
     minutes: float = 40.0
     list_size: int = 32
-    rate: float = 2e-4
+    rate: float = 3e-4
     checks: int = 4
     patience: int = 6
     seed: int = 0
