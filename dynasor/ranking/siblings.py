@@ -1,0 +1,209 @@
+"""How long the samples of one query are: a prior, its finished samples, and those that still run.
+
+The logarithm of a sample's tokens is normal around the query's centre. The centre has a normal prior,
+the rank's or that of all queries; the spread around it has a log-normal prior. Finished samples are
+exact evidence; one that runs, or that a token limit cut, says that its length is more than it has now.
+
+For each of a few spreads the posterior of the centre given the finished samples is normal in closed
+form (Gelman et al., Bayesian Data Analysis, section 2.5), and the evidence for the spread is the
+likelihood with the centre integrated out. Bounds have no closed form, so that posterior is put on a few
+Gauss-Hermite nodes, which are weighed by the chance that the bounds leave. The finished samples enter
+by their number, mean and squares alone, so an update costs the same after 1 sample and after 1,000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, isfinite, log, log1p, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr, ndtr
+
+Floats = NDArray[np.float64]
+
+CENTRES, SPREADS = 7, 5
+"""Nodes: so many centres for each of so many spreads."""
+UNLIMITED = 30.0
+"""Log tokens that no sample reaches."""
+_INTERVAL = 1.2816  # standard deviations of a normal that hold 80%
+_UNKNOWN = 1e-9  # stands for 0 tokens, which have no logarithm
+_FAR = 8.0  # standard deviations from which on a tail is the same but for its scale
+_LEAST = 1e-300  # keeps a weight that underflows from having no logarithm
+
+
+def _nodes(number: int) -> tuple[Floats, Floats]:
+    """Points and weights that integrate over a standard normal."""
+    points, weights = np.polynomial.hermite_e.hermegauss(number)
+    return points, weights / weights.sum()
+
+
+_CENTRE_POINTS, _CENTRE_WEIGHTS = _nodes(CENTRES)
+_SPREAD_POINTS, _SPREAD_WEIGHTS = _nodes(SPREADS)
+_LOG_CENTRES, _LOG_SPREADS = np.log(_CENTRE_WEIGHTS), np.log(_SPREAD_WEIGHTS)
+
+
+@dataclass(frozen=True, slots=True)
+class LengthPrior:
+    """What is believed of a query's lengths before any sample; in natural logarithms of tokens.
+
+    Attributes:
+        centre: expected.
+        centre_sd: how far queries differ from that.
+        spread: typical standard deviation of samples around their query's centre.
+        spread_sd: standard deviation of the logarithm of that.
+    """
+
+    centre: float
+    centre_sd: float = 0.7
+    spread: float = 0.25
+    spread_sd: float = 0.5
+
+    def __post_init__(self) -> None:
+        values = (self.centre, self.centre_sd, self.spread, self.spread_sd)
+        if not all(isfinite(value) for value in values) or min(values[1:]) <= 0:
+            raise ValueError(f"a prior must be finite, and its deviations above 0: {self}")
+
+
+class Remaining(NamedTuple):
+    """Output tokens to come.
+
+    Attributes:
+        tokens: expected.
+        low, high: between them with a chance of about 80%, those of a log-normal with the same
+            mean and variance.
+    """
+
+    tokens: float
+    low: float
+    high: float
+
+
+class SiblingLengths:
+    """The posterior of one query's lengths.
+
+    Args:
+        prior: before any sample.
+        limit: output tokens at which a sample is cut, None for none.
+    """
+
+    def __init__(self, prior: LengthPrior, limit: int | None = None) -> None:
+        self.finished = 0
+        self._prior = prior
+        self._limit = UNLIMITED if limit is None else log(max(limit, 2))
+        self._mean = 0.0
+        self._squares = 0.0  # sum of squared deviations from the mean
+        self._cut: list[float] = []
+        self._nodes: tuple[Floats, Floats, Floats] | None = None
+
+    def ended(self, tokens: int, *, cut: bool = False) -> None:
+        """A sample has ended.
+
+        Args:
+            tokens: of its output.
+            cut: whether a limit ended it, so that they are a lower bound.
+        """
+        length = log(max(tokens, 1))
+        if cut:
+            self._cut.append(length)
+        else:
+            self.finished += 1
+            away = length - self._mean
+            self._mean += away / self.finished
+            self._squares += away * (length - self._mean)
+        self._nodes = None
+
+    def remaining(self, running: Sequence[int], samples: float, variance: float = 0.0) -> Remaining:
+        """Tokens to come until so many more samples have finished.
+
+        Those that run come first; of more than are needed, each counts in part, as any may be among
+        the last, which are cut. What is cut later, of samples that are yet to begin, is not foreseen.
+
+        Args:
+            running: tokens so far of each sample that runs; 0 where not known.
+            samples: expected number of samples that are yet to finish.
+            variance: of that number.
+        """
+        centre, spread, weight = self._nodes or self._given_ended()
+        so_far = np.array([*running, 0.0])  # a further sample is one that has run 0 tokens
+        past = (np.log(np.maximum(so_far, _UNKNOWN))[:, None] - centre) / spread
+        if len(running):
+            weight = _scaled(np.log(weight) + log_ndtr(-past[:-1]).sum(axis=0))
+        mean, varies = _conditional(past, centre, spread, self._limit)
+        mean = np.maximum(mean - so_far[:, None], 0.0)
+        share = min(1.0, samples / len(running)) if len(running) else 0.0
+        further = max(0.0, samples - len(running))
+        left = share * mean[:-1].sum(axis=0) + further * mean[-1]
+        typical = mean[-1] if further or not len(running) else mean[:-1].mean(axis=0)
+        inner = share * varies[:-1].sum(axis=0) + further * varies[-1] + variance * typical**2
+        tokens = float(weight @ left)
+        return _interval(tokens, float(weight @ (inner + (left - tokens) ** 2)))
+
+    def _given_ended(self) -> tuple[Floats, Floats, Floats]:
+        """Centres, spreads and weights of the nodes, given the samples that have ended."""
+        prior, n = self._prior, self.finished
+        spreads = prior.spread * np.exp(prior.spread_sd * _SPREAD_POINTS)
+        noise, wide = spreads**2, prior.centre_sd**2
+        posterior = 1 / (1 / wide + n / noise)
+        middle = posterior * (prior.centre / wide + n * self._mean / noise)
+        evidence = _LOG_SPREADS.copy()
+        if n:
+            whole = noise + n * wide
+            evidence -= 0.5 * (
+                (n - 1) * np.log(noise)
+                + np.log(whole)
+                + self._squares / noise
+                + n * (self._mean - prior.centre) ** 2 / whole
+            )
+        centre = (middle[:, None] + np.sqrt(posterior)[:, None] * _CENTRE_POINTS).ravel()
+        spread = spreads.repeat(CENTRES)
+        weight = (evidence[:, None] + _LOG_CENTRES).ravel()
+        if self._cut:
+            past = (np.array(self._cut)[:, None] - centre) / spread
+            weight = weight + log_ndtr(-past).sum(axis=0)
+        self._nodes = centre, spread, np.maximum(_scaled(weight), _LEAST)
+        return self._nodes
+
+
+def _scaled(logarithms: Floats) -> Floats:
+    """Weights that sum to 1."""
+    weights: Floats = np.exp(logarithms - logarithms.max())
+    weights /= weights.sum()
+    return weights
+
+
+def _conditional(
+    past: Floats, centre: Floats, spread: Floats, limit: float
+) -> tuple[Floats, Floats]:
+    """Mean and variance of min(tokens, limit) where tokens are log-normal and past a bound.
+
+    Partial moments of the log-normal, written with upper tails, which do not cancel far out.
+
+    Args:
+        past: (samples, nodes) bound on log tokens, in standard deviations from the centre.
+        centre, spread: (nodes,) of log tokens.
+        limit: log tokens.
+    """
+    end = (limit - centre) / spread
+    over, cut = ndtr(-end), exp(limit)
+    near = np.minimum(past, _FAR)
+    chance = ndtr(-near)
+    once = np.exp(centre + spread**2 / 2) * (ndtr(spread - near) - ndtr(spread - end)) + cut * over
+    twice = np.exp(2 * (centre + spread**2))
+    twice = twice * (ndtr(2 * spread - near) - ndtr(2 * spread - end)) + cut**2 * over
+    # Further out the excess over the bound hardly changes, as a share of the bound.
+    beyond = np.exp(spread * (past - near))
+    bound = np.exp(centre + spread * past)
+    mean: Floats = np.minimum(np.maximum(once / chance * beyond, bound), cut)
+    return mean, np.maximum(twice / chance * beyond**2 - mean**2, 0.0)
+
+
+def _interval(tokens: float, variance: float) -> Remaining:
+    """The interval of a log-normal with this mean and variance."""
+    if tokens < 1:
+        return Remaining(tokens, 0.0, max(tokens, sqrt(variance)))
+    square = log1p(variance / tokens**2)
+    middle, reach = log(tokens) - square / 2, _INTERVAL * sqrt(square)
+    return Remaining(tokens, exp(middle - reach), exp(middle + reach))
