@@ -13,6 +13,7 @@ from dynasor.bench.virtual_front_end import Cluster, FrontEnd
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Counters, Job, Queue
+from dynasor.ranking.scorer import Ranked
 from dynasor.scheduling.arrival_queue import ArrivalQueue
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.policies import parse_policy
@@ -62,6 +63,7 @@ def simulate(
     policy: str = "default",
     aging: Aging | None = None,
     forecast: Forecast | None = None,
+    ranked: Mapping[str, Ranked] | None = None,
     when_due: bool = False,
     weigh: Weigh | None = None,
     cut: EarlyCut | None = None,
@@ -79,6 +81,7 @@ def simulate(
         policy: order of the waiting, see `dynasor.scheduling.policies`; `vllm` is vLLM's own.
         aging: starvation guard of the gang policies.
         forecast: a fresh one; foresees a query's work for scheduler and router, None for none.
+        ranked: what a ranker says of each question, None for no ranks.
         when_due: see `dynasor.runtime.Runtime.solve`.
         weigh: vote weight of a sample, or None.
         cut: which running samples are cut because they have become improbable, or None.
@@ -94,7 +97,17 @@ def simulate(
     build = queue_builder(policy, aging)
     replicas = [Replica(cluster.replica, build) for _ in range(cluster.replicas)]
     front = FrontEnd(
-        replicas, cluster, questions, allocator, samples, forecast, when_due, weigh, cut, str(seed)
+        replicas,
+        cluster,
+        questions,
+        allocator,
+        samples,
+        forecast,
+        ranked or {},
+        when_due,
+        weigh,
+        cut,
+        str(seed),
     )
     front.run(workload, progress)
     return Simulated(front.completions, [each.counters for each in replicas], front.now)

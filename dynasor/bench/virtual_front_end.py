@@ -23,8 +23,9 @@ from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Job, Report
 from dynasor.errors import DataError
+from dynasor.ranking.scorer import Ranked
 from dynasor.runtime import AHEAD
-from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.forecast import Forecast, QueryForecast
 from dynasor.scheduling.gang import Hints
 
 
@@ -75,6 +76,7 @@ class _Query(LiveQuery):
         self.hints: tuple[Hints, float] | None = None  # the latest, and their time
         self.first_token: float | None = None
         self.late = False  # its best answer so far is wanted now
+        self.forecast: QueryForecast | None = None
 
 
 class FrontEnd:
@@ -83,7 +85,7 @@ class FrontEnd:
     Args:
         replicas: what serves.
         cluster: what the front end takes.
-        questions, allocator, samples, forecast, when_due, weigh, cut, seed: see `simulate`.
+        questions, allocator, samples, forecast, ranked, when_due, weigh, cut, seed: see `simulate`.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class FrontEnd:
         allocator: Allocator,
         samples: int,
         forecast: Forecast | None,
+        ranked: Mapping[str, Ranked],
         when_due: bool,
         weigh: Weigh | None,
         cut: EarlyCut | None,
@@ -107,6 +110,7 @@ class FrontEnd:
         self._allocator = allocator
         self._samples = samples
         self._forecast = forecast
+        self._ranked = ranked
         self._when_due = when_due
         self._weigh = weigh
         self._early_cut = cut
@@ -179,6 +183,9 @@ class FrontEnd:
         order = question.order(f"{self._seed}/{arrival.id}", samples)
         query = _Query(arrival, question, order, self._weigh, self._early_cut)
         query.replica = min(range(len(self._load)), key=self._load.__getitem__)
+        if self._forecast is not None:
+            ranked = self._ranked.get(arrival.question)
+            query.forecast = self._forecast.query(None if ranked is None else ranked.lengths)
         self._expect(query)
         if self._cluster.per_query:
             self._at(self.now + self._cluster.per_query, self._open, query)
@@ -257,12 +264,12 @@ class FrontEnd:
             query.bill.finished += generation.tokens
         query.program.receive(generation)
         if generation.finish_reason == "stop":
-            self._learn(generation.tokens)
+            self._learn(query, generation.tokens)
         self._review(query)
 
-    def _learn(self, tokens: int) -> None:
-        if self._forecast is not None:
-            self._forecast.sample_ended(tokens)
+    def _learn(self, query: _Query, tokens: int) -> None:
+        if query.forecast is not None:
+            query.forecast.sample_ended(tokens)
             return
         mean, ended = self._mean_tokens
         self._mean_tokens = [mean + (tokens - mean) / (ended + 1), ended + 1]
@@ -279,11 +286,13 @@ class FrontEnd:
 
     def _hint(self, query: _Query) -> None:
         """Tell the replica's scheduler what is left to do."""
-        if self._forecast is None:
+        ranked = self._ranked.get(query.arrival.question)
+        if query.forecast is None and ranked is None:
             return
         program, deadline = query.program, query.arrival.deadline
         hints = Hints(
-            tokens=query.expected,
+            tokens=None if query.forecast is None else query.expected,
+            rank=None if ranked is None else ranked.rank,
             certainty=program.certainty().value,
             deadline=None if deadline is None else query.arrival.time + deadline - self.now,
         )
@@ -318,8 +327,8 @@ class FrontEnd:
             return
         query.stopping = True
         self._allocator.release(query)
-        if self._forecast is not None:
-            self._forecast.query_ended(query.program.votes())
+        if query.forecast is not None and reason != "deadline":
+            query.forecast.ended(query.program.votes())
         self._load[query.replica] -= query.expected
         for job in list(query.jobs.values()):
             query.bill.cut += self._abort(query, job)
@@ -342,8 +351,10 @@ class FrontEnd:
     def _expect(self, query: _Query) -> None:
         """Note how many tokens a query will still need."""
         votes = query.program.votes()
-        if self._forecast is not None:
-            expected = self._forecast.remaining_tokens(votes)
+        if query.forecast is not None:
+            replica = self._replicas[query.replica]
+            running = [replica.generated(job, self.now) for job in query.jobs.values()]
+            expected = query.forecast.remaining(votes, running).tokens
         else:
             expected = votes.remaining * self._mean_tokens[0]
         self._load[query.replica] += expected - query.expected

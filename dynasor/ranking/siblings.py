@@ -57,7 +57,7 @@ class LengthPrior:
     """
 
     centre: float
-    centre_sd: float = 0.7
+    centre_sd: float = 0.75
     spread: float = 0.25
     spread_sd: float = 0.5
 

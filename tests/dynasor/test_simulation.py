@@ -226,7 +226,7 @@ def test_replicas_are_empty_at_the_end(policy):
     small = cluster(2, max_running=4, kv_blocks=40, block_size=4)
     replicas = [Replica(small.replica, queue_builder(policy, Aging())) for _ in range(2)]
     front = FrontEnd(
-        replicas, small, trace, PerQuery(rule, 6), 8, Forecast(rule), False, None, None, "0"
+        replicas, small, trace, PerQuery(rule, 6), 8, Forecast(rule), {}, False, None, None, "0"
     )
     front.run(arrivals(60, list(trace), rate=1.0), None)
     assert len(front.completions) == 60
