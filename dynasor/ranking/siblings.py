@@ -31,7 +31,6 @@ UNLIMITED = 30.0
 _INTERVAL = 1.2816  # standard deviations of a normal that hold 80%
 _UNKNOWN = 1e-9  # stands for 0 tokens, which have no logarithm
 _FAR = 8.0  # standard deviations from which on a tail is the same but for its scale
-_LEAST = 1e-300  # keeps a weight that underflows from having no logarithm
 
 
 def _nodes(number: int) -> tuple[Floats, Floats]:
@@ -96,7 +95,7 @@ class SiblingLengths:
         self._mean = 0.0
         self._squares = 0.0  # sum of squared deviations from the mean
         self._cut: list[float] = []
-        self._nodes: tuple[Floats, Floats, Floats] | None = None
+        self._nodes: _Nodes | None = None
 
     def ended(self, tokens: int, *, cut: bool = False) -> None:
         """A sample has ended.
@@ -126,23 +125,27 @@ class SiblingLengths:
             samples: expected number of samples that are yet to finish.
             variance: of that number.
         """
-        centre, spread, weight = self._nodes or self._given_ended()
-        so_far = np.array([*running, 0.0])  # a further sample is one that has run 0 tokens
-        past = (np.log(np.maximum(so_far, _UNKNOWN))[:, None] - centre) / spread
-        if len(running):
-            weight = _scaled(np.log(weight) + log_ndtr(-past[:-1]).sum(axis=0))
-        mean, varies = _conditional(past, centre, spread, self._limit)
-        mean = np.maximum(mean - so_far[:, None], 0.0)
-        share = min(1.0, samples / len(running)) if len(running) else 0.0
+        if self._nodes is None:
+            self._nodes = self._given_ended()
+        nodes, weight = self._nodes, self._nodes.weight
         further = max(0.0, samples - len(running))
-        left = share * mean[:-1].sum(axis=0) + further * mean[-1]
-        typical = mean[-1] if further or not len(running) else mean[:-1].mean(axis=0)
-        inner = share * varies[:-1].sum(axis=0) + further * varies[-1] + variance * typical**2
+        left, inner, typical = further * nodes.mean, further * nodes.variance, nodes.mean
+        if len(running):
+            share = min(1.0, samples / len(running))
+            so_far = np.array(running, dtype=np.float64)[:, None]
+            past = nodes.deviations(np.log(np.maximum(so_far, _UNKNOWN)))
+            weight = _scaled(nodes.log_weight + log_ndtr(-past).sum(axis=0))
+            mean, varies = nodes.lengths_past(past)
+            rest = np.maximum(mean - so_far, 0.0).sum(axis=0)
+            left = left + share * rest
+            inner = inner + share * varies.sum(axis=0)
+            typical = typical if further else rest / len(running)
         tokens = float(weight @ left)
-        return _interval(tokens, float(weight @ (inner + (left - tokens) ** 2)))
+        spread = inner + variance * typical**2 + (left - tokens) ** 2
+        return _interval(tokens, float(weight @ spread))
 
-    def _given_ended(self) -> tuple[Floats, Floats, Floats]:
-        """Centres, spreads and weights of the nodes, given the samples that have ended."""
+    def _given_ended(self) -> _Nodes:
+        """The nodes, given the samples that have ended."""
         prior, n = self._prior, self.finished
         spreads = prior.spread * np.exp(prior.spread_sd * _SPREAD_POINTS)
         noise, wide = spreads**2, prior.centre_sd**2
@@ -163,8 +166,58 @@ class SiblingLengths:
         if self._cut:
             past = (np.array(self._cut)[:, None] - centre) / spread
             weight = weight + log_ndtr(-past).sum(axis=0)
-        self._nodes = centre, spread, np.maximum(_scaled(weight), _LEAST)
-        return self._nodes
+        return _Nodes(centre, spread, weight, self._limit)
+
+
+class _Nodes:
+    """Log-normal distributions, their weights, and their moments; arrays of shape `(nodes,)`.
+
+    Args:
+        centre, spread: of log tokens.
+        log_weight: up to a constant.
+        limit: log tokens at which samples are cut.
+
+    Attributes:
+        weight: sums to 1.
+        mean, variance: tokens of a sample that has not begun.
+    """
+
+    def __init__(self, centre: Floats, spread: Floats, log_weight: Floats, limit: float) -> None:
+        self.log_weight = log_weight
+        self.weight = _scaled(log_weight)
+        self._centre, self._spread = centre, spread
+        self._cut = exp(limit)
+        end = (limit - centre) / spread
+        over = ndtr(-end)
+        # The parts of the partial moments below the limit and above it, for any bound.
+        self._once = np.exp(centre + spread**2 / 2)
+        self._twice = np.exp(2 * (centre + spread**2))
+        self._more_once = self._cut * over - self._once * ndtr(spread - end)
+        self._more_twice = self._cut**2 * over - self._twice * ndtr(2 * spread - end)
+        self.mean = self._once + self._more_once
+        self.variance = np.maximum(self._twice + self._more_twice - self.mean**2, 0.0)
+
+    def deviations(self, length: Floats) -> Floats:
+        """(samples, 1) log tokens in standard deviations from each centre, (samples, nodes)."""
+        return (length - self._centre) / self._spread
+
+    def lengths_past(self, past: Floats) -> tuple[Floats, Floats]:
+        """Mean and variance of the tokens of samples that are past a bound.
+
+        Partial moments of the log-normal, written with upper tails, which do not cancel far out.
+
+        Args:
+            past: (samples, nodes) the bound; see `deviations`.
+        """
+        near = np.minimum(past, _FAR)
+        chance = ndtr(-near)
+        # Further out the excess over the bound hardly changes, as a share of the bound.
+        beyond = np.exp(self._spread * (past - near))
+        once = self._once * ndtr(self._spread - near) + self._more_once
+        twice = self._twice * ndtr(2 * self._spread - near) + self._more_twice
+        bound = np.exp(self._centre + self._spread * past)
+        mean: Floats = np.minimum(np.maximum(once / chance * beyond, bound), self._cut)
+        return mean, np.maximum(twice / chance * beyond**2 - mean**2, 0.0)
 
 
 def _scaled(logarithms: Floats) -> Floats:
@@ -172,32 +225,6 @@ def _scaled(logarithms: Floats) -> Floats:
     weights: Floats = np.exp(logarithms - logarithms.max())
     weights /= weights.sum()
     return weights
-
-
-def _conditional(
-    past: Floats, centre: Floats, spread: Floats, limit: float
-) -> tuple[Floats, Floats]:
-    """Mean and variance of min(tokens, limit) where tokens are log-normal and past a bound.
-
-    Partial moments of the log-normal, written with upper tails, which do not cancel far out.
-
-    Args:
-        past: (samples, nodes) bound on log tokens, in standard deviations from the centre.
-        centre, spread: (nodes,) of log tokens.
-        limit: log tokens.
-    """
-    end = (limit - centre) / spread
-    over, cut = ndtr(-end), exp(limit)
-    near = np.minimum(past, _FAR)
-    chance = ndtr(-near)
-    once = np.exp(centre + spread**2 / 2) * (ndtr(spread - near) - ndtr(spread - end)) + cut * over
-    twice = np.exp(2 * (centre + spread**2))
-    twice = twice * (ndtr(2 * spread - near) - ndtr(2 * spread - end)) + cut**2 * over
-    # Further out the excess over the bound hardly changes, as a share of the bound.
-    beyond = np.exp(spread * (past - near))
-    bound = np.exp(centre + spread * past)
-    mean: Floats = np.minimum(np.maximum(once / chance * beyond, bound), cut)
-    return mean, np.maximum(twice / chance * beyond**2 - mean**2, 0.0)
 
 
 def _interval(tokens: float, variance: float) -> Remaining:
