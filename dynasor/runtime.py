@@ -349,8 +349,8 @@ class Runtime:
         query.stopping = True
         query.reason = reason
         self._allocator.release(query)
-        if query.forecast is not None and reason != "deadline":
-            query.forecast.ended(query.program.votes())
+        if query.forecast is not None:
+            query.forecast.ended(query.program.votes(), by_rule=reason != "deadline")
         for request, (_, generation) in query.ended.items():
             query.in_flight.discard(request)
             self._charge(query, generation)

@@ -11,6 +11,7 @@ from algorithms.self_consistency import SelfConsistency, Weigh
 from certaindex.early_cut import EarlyCut
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from dynasor.errors import DataError
+from dynasor.ranking.prompt_text import prompt_text
 from dynasor.recorded_query import RecordedQuery, collect_queries
 from dynasor.traces import TraceSample
 
@@ -26,10 +27,12 @@ class RecordedQuestion:
     Attributes:
         query: answers in groups, tokens, and which answer is right.
         prompt_tokens: of the question.
+        prompt: its text, where the trace says it.
     """
 
     query: RecordedQuery
     prompt_tokens: int = PROMPT_TOKENS
+    prompt: str | None = None
 
     def tokens(self, sample: int) -> int:
         """Output tokens of a sample; at least the one that ends it."""
@@ -70,9 +73,10 @@ def collect_questions(
     rows = [sample for sample in samples if sample.finish_reason not in ("aborted", "error")]
     if not rows:
         raise DataError("the trace holds no finished samples; record some first")
-    prompts = {row.query: row.prompt_tokens for row in rows if row.prompt_tokens}
+    tokens = {row.query: row.prompt_tokens for row in rows if row.prompt_tokens}
+    texts = {row.query: prompt_text(row.prompt) for row in rows if row.prompt is not None}
     return {
-        query.id: RecordedQuestion(query, prompts.get(query.id, prompt_tokens))
+        query.id: RecordedQuestion(query, tokens.get(query.id, prompt_tokens), texts.get(query.id))
         for query in collect_queries(rows)
     }
 

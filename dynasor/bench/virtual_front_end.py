@@ -327,8 +327,8 @@ class FrontEnd:
             return
         query.stopping = True
         self._allocator.release(query)
-        if query.forecast is not None and reason != "deadline":
-            query.forecast.ended(query.program.votes())
+        if query.forecast is not None:
+            query.forecast.ended(query.program.votes(), by_rule=reason != "deadline")
         self._load[query.replica] -= query.expected
         for job in list(query.jobs.values()):
             query.bill.cut += self._abort(query, job)

@@ -205,7 +205,7 @@ def bench_online(
             chats,
             learned,
         )
-        known = tuple(each for each in known if can_simulate(each))
+        known = tuple(each for each in known if can_simulate(each, settings.ranking))
         questions = virtual.suite
         if duration is None and warm_up is None and cool_down is None:
             chosen = virtual.fitted(chosen)

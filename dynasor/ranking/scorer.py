@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -22,12 +24,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynasor.config import NO_RANKING, RankingConfig
+from dynasor.errors import DataError
 from dynasor.ranking.length_calibration import LengthCalibration
+from dynasor.ranking.length_prior import LengthPrior
+from dynasor.ranking.model_folder import SHIPPED, load_ranker
 from dynasor.ranking.ranker import Ranker
-from dynasor.ranking.siblings import LengthPrior
 
 logger = logging.getLogger(__name__)
 
+CALIBRATION = "calibration.json"
+"""File beside a trained ranker: what its scores say about tokens."""
 MOST_WAITING = 10_000
 """Prompts that wait for the thread; more go unranked at once."""
 _CLOSING = 5.0  # seconds that a batch under way has to end
@@ -85,6 +92,48 @@ def ranked_by(
         Ranked(score - middle, LengthPrior(mean, doubt)) if np.isfinite(score) else None
         for score, mean, doubt in zip(scores.tolist(), means.tolist(), doubts.tolist(), strict=True)
     ]
+
+
+def load_ranking(name: str) -> tuple[Ranker, LengthCalibration]:
+    """A ranker, and what its scores say about tokens.
+
+    Args:
+        name: of a ranker that comes with the package, or the folder of a trained one.
+
+    Raises:
+        DataError: if there is none, or it is corrupt, or was never calibrated.
+        MissingExtra: if a package is not there.
+    """
+    ranker = load_ranker(name)
+    path = SHIPPED.get(name, Path(name)) / CALIBRATION
+    if not path.is_file():
+        raise DataError(
+            f"ranking.model = {name!r}: {path} is missing, so its scores say nothing about tokens; "
+            "train the ranker again, or choose another"
+        )
+    return ranker, LengthCalibration.load(path)
+
+
+@contextmanager
+def ranking(settings: RankingConfig) -> Iterator[LengthScorer | None]:
+    """The scorer that the `[ranking]` section asks for, None for none; closed at the end.
+
+    Raises:
+        DataError, MissingExtra: see `load_ranking`.
+    """
+    if settings.model == NO_RANKING:
+        yield None
+        return
+    scorer = LengthScorer(
+        *load_ranking(settings.model),
+        deadline=settings.deadline,
+        window=settings.window,
+        batch=settings.batch,
+    )
+    try:
+        yield scorer
+    finally:
+        scorer.close()
 
 
 class _Waiting(NamedTuple):

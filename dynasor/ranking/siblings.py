@@ -14,13 +14,14 @@ by their number, mean and squares alone, so an update costs the same after 1 sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import exp, isfinite, log, log1p, sqrt
+from math import exp, log, log1p, sqrt
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
+
+from dynasor.ranking.length_prior import LengthPrior, PriorLearner
 
 Floats = NDArray[np.float64]
 
@@ -42,28 +43,6 @@ def _nodes(number: int) -> tuple[Floats, Floats]:
 _CENTRE_POINTS, _CENTRE_WEIGHTS = _nodes(CENTRES)
 _SPREAD_POINTS, _SPREAD_WEIGHTS = _nodes(SPREADS)
 _LOG_CENTRES, _LOG_SPREADS = np.log(_CENTRE_WEIGHTS), np.log(_SPREAD_WEIGHTS)
-
-
-@dataclass(frozen=True, slots=True)
-class LengthPrior:
-    """What is believed of a query's lengths before any sample; in natural logarithms of tokens.
-
-    Attributes:
-        centre: expected.
-        centre_sd: how far queries differ from that.
-        spread: typical standard deviation of samples around their query's centre.
-        spread_sd: standard deviation of the logarithm of that.
-    """
-
-    centre: float
-    centre_sd: float = 0.75
-    spread: float = 0.25
-    spread_sd: float = 0.5
-
-    def __post_init__(self) -> None:
-        values = (self.centre, self.centre_sd, self.spread, self.spread_sd)
-        if not all(isfinite(value) for value in values) or min(values[1:]) <= 0:
-            raise ValueError(f"a prior must be finite, and its deviations above 0: {self}")
 
 
 class Remaining(NamedTuple):
@@ -113,6 +92,16 @@ class SiblingLengths:
             self._mean += away / self.finished
             self._squares += away * (length - self._mean)
         self._nodes = None
+
+    def teach(self, learner: PriorLearner, prior: LengthPrior) -> None:
+        """The query has ended: tell what its samples were like, where any finished by itself.
+
+        Args:
+            learner: of the priors.
+            prior: that the learner had set right for this query.
+        """
+        if self.finished:
+            learner.learn(prior, self.finished, self._mean, self._squares)
 
     def remaining(self, running: Sequence[int], samples: float, variance: float = 0.0) -> Remaining:
         """Tokens to come until so many more samples have finished.

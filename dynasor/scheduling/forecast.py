@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from math import log
 from random import Random
@@ -18,14 +17,15 @@ from typing import NamedTuple, Protocol, cast
 
 from certaindex.stopping import StopRule
 from certaindex.votes import Votes
-from dynasor.ranking.siblings import LengthPrior, Remaining, SiblingLengths
+from dynasor.ranking.length_prior import LengthPrior, PriorLearner
+from dynasor.ranking.siblings import Remaining, SiblingLengths
 
 PATHS = 32
 """Continuations that are played for one state of the votes."""
 REMEMBERED = 65536
 """States of votes whose continuations are kept."""
 _PLAYED = 4.0  # weight of a played forecast, in queries that came through the same state
-_MEMORY = 500  # ended samples, queries that the means look back on
+_MEMORY = 500  # queries that the means look back on
 
 
 class HashableRule(StopRule, Hashable, Protocol):
@@ -45,8 +45,8 @@ class Forecast:
         if not isinstance(rule, Hashable):
             raise TypeError(f"{rule!r} must be hashable: forecasts are kept by rule")
         self._limit = limit
-        self._unranked = _Mean(log(max(tokens, 1.0)))
-        self._bias = _Mean(0.0)  # of ranks: log tokens of a sample, less what its rank said
+        self._unranked = LengthPrior(log(max(tokens, 1.0)))
+        self._learners = PriorLearner(), PriorLearner()  # of queries without a rank, and with one
         self._further = _FurtherSamples(cast(HashableRule, rule))
 
     def query(self, ranked: LengthPrior | None = None) -> QueryForecast:
@@ -55,11 +55,9 @@ class Forecast:
         Args:
             ranked: its lengths by the rank of its prompt; None for those of all queries so far.
         """
-        learnt = self._unranked if ranked is None else self._bias
-        prior = LengthPrior(0.0) if ranked is None else ranked
-        here = replace(prior, centre=prior.centre + learnt.value)
-        lengths = SiblingLengths(here, self._limit)
-        return QueryForecast(lengths, prior.centre, learnt, self._further)
+        prior = self._unranked if ranked is None else ranked
+        learner = self._learners[ranked is not None]
+        return QueryForecast(prior, learner, self._further, self._limit)
 
 
 class QueryForecast:
@@ -67,21 +65,20 @@ class QueryForecast:
 
     def __init__(
         self,
-        lengths: SiblingLengths,
-        centre: float,
-        learnt: _Mean,
+        prior: LengthPrior,
+        learner: PriorLearner,
         further: _FurtherSamples,
+        limit: int | None,
     ) -> None:
-        self._lengths = lengths
-        self._centre = centre
-        self._learnt = learnt
+        self._prior = prior
+        self._learner = learner
         self._further = further
+        self._lengths = SiblingLengths(learner.set_right(prior), limit)
         self._passed: dict[int, Standing] = {}  # finished samples -> the votes then
 
     def sample_ended(self, tokens: int, *, cut: bool = False) -> None:
         """A sample has ended by itself with so many output tokens, or was `cut` by a limit."""
         self._lengths.ended(tokens, cut=cut)
-        self._learnt.learn(log(max(tokens, 1)) - self._centre)
 
     def remaining(self, votes: Votes, running: Sequence[int] = ()) -> Remaining:
         """Output tokens until the rule stops the query, of samples that run too.
@@ -96,17 +93,18 @@ class QueryForecast:
         samples = min(max(samples, 1.0), max(votes.remaining, 1))
         return self._lengths.remaining(running, samples, variance)
 
-    def ended(self, votes: Votes) -> None:
-        """The rule or the budget has stopped the query with these votes."""
+    def ended(self, votes: Votes, *, by_rule: bool = True) -> None:
+        """The query was stopped with these votes, by the rule or its budget or for another reason."""
+        self._lengths.teach(self._learner, self._prior)
         for n, standing in self._passed.items():
-            if n < votes.n:
+            if by_rule and n < votes.n:
                 self._further.learn(standing, votes.max_samples, votes.n - n)
 
 
 class _Mean:
-    """A running mean that looks back on so many values, the first in place of a first guess."""
+    """A running mean of the last so many values, and of a first guess with a weight."""
 
-    def __init__(self, guess: float, weight: float = 0.0) -> None:
+    def __init__(self, guess: float, weight: float) -> None:
         self.value = guess
         self._count = weight
 

@@ -94,7 +94,7 @@ async def test_a_slow_ranker_leaves_the_query_unranked_but_for_the_next_time():
         await asyncio.sleep(0.02)
         known = await scorer.rank("a")
     assert known.rank == -9
-    assert scorer.counters.cached == 1
+    assert scorer._ranker.batches == [["a"]]
     scorer.close()
 
 

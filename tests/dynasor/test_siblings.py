@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 
-from dynasor.ranking.siblings import LengthPrior, SiblingLengths
+from dynasor.ranking.length_prior import LengthPrior, PriorLearner
+from dynasor.ranking.siblings import SiblingLengths
 
 PRIOR = LengthPrior(log(500))
 
@@ -116,3 +117,41 @@ def test_the_order_of_siblings_says_nothing(order):
 def test_a_prior_is_finite_and_uncertain(values):
     with pytest.raises(ValueError, match="a prior must be finite"):
         LengthPrior(*values)
+
+
+def taught(queries, priors):
+    """A learner that has seen queries, each with 8 samples around its centre."""
+    random, learner = np.random.default_rng(1), PriorLearner()
+    for centre, said in zip(queries, priors, strict=True):
+        ended = lengths(*np.exp(centre + 0.1 * random.normal(size=8)).astype(int).tolist())
+        ended.teach(learner, LengthPrior(said))
+    return learner
+
+
+def test_queries_that_ended_teach_centre_deviation_and_spread():
+    centres = np.random.default_rng(0).normal(7, 0.4, 400)
+    found = taught(centres, [log(500)] * 400).set_right(PRIOR)
+    assert found.centre == pytest.approx(7, abs=0.06)
+    assert found.centre_sd == pytest.approx(0.4, abs=0.06)
+    assert found.spread == pytest.approx(0.1, rel=0.15)
+    assert PriorLearner().set_right(PRIOR) == PRIOR
+
+
+def test_ranks_that_say_nothing_lose_their_slope_and_good_ones_keep_it():
+    random = np.random.default_rng(0)
+    centres = random.normal(7, 0.5, 400)
+    good, useless = taught(centres, centres - 1), taught(centres, random.permutation(centres))
+    short, long = LengthPrior(6.0), LengthPrior(7.0)
+    right = [good.set_right(each).centre for each in (short, long)]
+    assert right == pytest.approx([7, 8], abs=0.05)  # one too low throughout
+    assert good.set_right(long).centre_sd < 0.25
+    wrong = [useless.set_right(each).centre for each in (short, long)]
+    assert wrong[1] - wrong[0] < 0.15
+
+
+def test_a_query_without_a_finished_sample_teaches_nothing():
+    learner = PriorLearner()
+    ended = SiblingLengths(PRIOR)
+    ended.ended(500, cut=True)
+    ended.teach(learner, PRIOR)
+    assert learner.set_right(PRIOR) == PRIOR

@@ -16,6 +16,7 @@ from dynasor.bench.online_results import report_of
 from dynasor.bench.recorded import collect_questions
 from dynasor.bench.simulated_bench import can_simulate
 from dynasor.bench.simulated_stage import SimulatedStage, suite_of
+from dynasor.config import RankingConfig
 from dynasor.bench.simulation import Cluster
 from dynasor.bench.systems import all_systems
 from dynasor.engines.calibration import Calibration
@@ -77,6 +78,7 @@ def stage():
         alone=3,
         chats=0.0,
         aging=Aging(),
+        ranked={},
         weigh=None,
         cut=None,
     )
@@ -174,7 +176,7 @@ async def test_an_engine_that_dies_keeps_what_was_run(stage, tmp_path):
 
 
 def test_the_simulator_has_neither_prompts_nor_priorities():
-    assert {name for name, system in SYSTEMS.items() if not can_simulate(system)} == {
+    assert {name for name, system in SYSTEMS.items() if not can_simulate(system, RankingConfig())} == {
         "+rank",
         "priority",
     }
