@@ -5,7 +5,7 @@ a single server at 70, 90 and 120% load, a burst of 2,000, and a batch of 64. To
 percentile against FCFS, and the share of the oracle's gain, without our guard against starvation and
 with it; then also the largest part of the bound on waiting that anybody used up.
 
---data: prompts with lengths (`dynasor rank build-data`), scored by each --ranker; its test split.
+--data: prompts with lengths (`dynasor rank build-data`), scored by each --ranker; a test split.
 --trace: recorded samples. Most have no prompts, so a request is one sample and its score is what its
 siblings tell: the mean length of 1, 4, or all other samples of its question. 95% intervals over runs.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynasor.ranking.dataset import read_examples, split_of
+from dynasor.ranking.dataset import read_examples
 from dynasor.ranking.model_folder import load_ranker
 from dynasor.ranking.queue_simulation import FCFS, ORACLE, Comparison, Traffic, compare_orders
 from dynasor.replay import collect_queries
@@ -42,10 +42,8 @@ TRAFFIC = {
 
 
 def data_scores(path: Path, rankers: list[str]) -> tuple[dict[str, Floats], Floats]:
-    """Scores of the test prompts by each ranker, and their lengths."""
-    examples = [each for each in read_examples(path) if split_of(each.conversation) == "test"]
-    if not examples:
-        raise SystemExit(f"{path}: has no example of the test split")
+    """Scores of the prompts by each ranker, and their lengths."""
+    examples = read_examples(path)
     prompts = [each.prompt for each in examples]
     scores = {name: load_ranker(name).score(prompts) for name in rankers}
     return scores, np.array([each.tokens for each in examples])
