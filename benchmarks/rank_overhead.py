@@ -59,8 +59,10 @@ def scoring(options: argparse.Namespace) -> None:
         scorer.close()
     p50, p99 = np.percentile(waited, [50, 99])
     generation = sum(each.tokens for each in examples) / options.pace / options.slots
-    print(f"{ranker.name}: {len(prompts)} prompts at {options.rate:g}/s: waited p50 {p50:.2f} ms, p99 "
-          f"{p99:.2f} ms, longest {max(waited):.1f} ms, deadline {1e3 * options.deadline:g}")  # fmt: skip
+    print(
+        f"{ranker.name}: {len(prompts)} prompts at {options.rate:g}/s: waited p50 {p50:.2f} ms, p99 "
+        f"{p99:.2f} ms, longest {max(waited):.1f}, deadline {1e3 * options.deadline:g} ms"
+    )
     print(f"  {asdict(scorer.counters)}")
     print(f"  {1e3 * scorer.counters.seconds / len(prompts):.3f} ms a prompt, "
           f"{100 * scorer.counters.seconds / generation:.3f}% of the generation's "
