@@ -6,8 +6,8 @@ Nobody waits for a certain sample, so the short ones go first. All requests are 
 the time until the first n of them have finished is compared with that of first come, first served.
 Simulated: by the queue of our scheduler and --slots places (`dynasor.ranking.queue_simulation`); by the
 scores of rankers (--data), or by what one, four or all siblings tell (--trace), and by the oracle.
---live: the embedded model in vLLM under our scheduler's `sjf-rank`; the trace must be one of its own,
-with prompts. Half of its questions teach a ranker, the other half is asked; `mean length` is the order
+--live: the embedded model in vLLM under our scheduler's `sjf-rank`, first come first served being the
+rank by arrival; the trace must be one of its own, with prompts. Half of its questions teach a ranker, the other half is asked; `mean length` is the order
 by the recorded mean of each question, the most that can be known of a prompt.
 """
 
@@ -16,10 +16,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from halves import tuning_half
@@ -64,86 +64,86 @@ def simulated(
               f"{fcfs.mean() / mine.mean():.2f} ({low:.2f} to {high:.2f}) |", flush=True)  # fmt: skip
 
 
-async def time_until(
-    asked: list[tuple[str, Any, float, int]], policy: str, ends: list[int], slots: int
-) -> list[float]:
-    """Seconds until so many requests have finished; what is left then is cut.
+class Asked(NamedTuple):
+    """A request: the smaller its rank, the sooner it is admitted."""
 
-    Args:
-        asked: name, prompt, rank and seed of each request.
-        policy: of the scheduler; ranks count under `sjf-rank`.
-        ends: rising numbers of finished requests.
-        slots: requests at once.
-    """
-    engine = VLLMEngine(
-        str(embedded_model()),
-        max_running=slots,
-        kv_gib=1,
-        scheduler=SchedulerConfig(policy=policy, turns=0),
-    )
-    await engine.start()
+    name: str
+    prompt: Any
+    rank: float
+    seed: int
+
+
+async def time_until(engine: VLLMEngine, asked: Sequence[Asked], ends: list[int]) -> list[float]:
+    """Seconds until so many requests have finished, `ends` rising; what is left then is cut."""
     finished: list[float] = []
     enough = asyncio.Event()
 
-    async def ask(name: str, prompt: Any, rank: float, seed: int) -> None:
-        engine.hint(name, Hints(rank=rank))
-        sampling = Sampling(max_tokens=1024, seed=seed)
-        async for event in engine.submit(Request(f"{name}#0", name, prompt, sampling)):
+    async def ask(each: Asked) -> None:
+        engine.hint(each.name, Hints(rank=each.rank))
+        sampling = Sampling(max_tokens=1024, seed=each.seed)
+        request = Request(f"{each.name}#0", each.name, each.prompt, sampling)
+        async for event in engine.submit(request):
             if isinstance(event, Generation) and event.finish_reason in ("stop", "length"):
                 finished.append(monotonic())
                 if len(finished) == ends[-1]:
                     enough.set()
 
-    try:
-        begin = monotonic()
-        tasks = [asyncio.create_task(ask(*each)) for each in asked]
-        served = asyncio.gather(*tasks)
-        await asyncio.wait(
-            [served, asyncio.create_task(enough.wait())], return_when=asyncio.FIRST_COMPLETED
-        )
-        if not enough.is_set():
-            served.result()
-            raise SystemExit(f"only {len(finished)} of {len(tasks)} requests finished")
-        served.cancel()
-        await asyncio.gather(*tasks, served, return_exceptions=True)
-        return [finished[end - 1] - begin for end in ends]
-    finally:
-        await engine.close()
+    begin = monotonic()
+    tasks = [asyncio.create_task(ask(each)) for each in asked]
+    served = asyncio.gather(*tasks)
+    waiter = asyncio.create_task(enough.wait())
+    await asyncio.wait([served, waiter], return_when=asyncio.FIRST_COMPLETED)
+    if not enough.is_set():
+        served.result()
+        raise SystemExit(f"only {len(finished)} of {len(tasks)} requests finished")
+    served.cancel()
+    await asyncio.gather(*tasks, served, return_exceptions=True)
+    return [finished[end - 1] - begin for end in ends]
 
 
-def live(path: Path, options: argparse.Namespace) -> None:
-    """Several runs of each order in turn, on the same requests."""
+async def live(path: Path, options: argparse.Namespace) -> None:
+    """Several runs of each order in turn, of the same requests on one engine."""
+    rows = {row.query: row for row in read_traces(path, skip_torn_end=True)}
     questions = collect_questions(read_traces(path, skip_torn_end=True))
-    prompts = {row.query: row.prompt for row in read_traces(path, skip_torn_end=True)}
+    texts = {name: each.prompt or "" for name, each in questions.items()}
+    lengths = {name: float(np.log(each.query.tokens).mean()) for name, each in questions.items()}
     half = tuning_half(questions)
     taught, rest = sorted(half), sorted(set(questions) - half)
-    lengths = {name: float(np.log(each.query.tokens).mean()) for name, each in questions.items()}
-    ridge = RidgeRanker(
-        [questions[name].prompt or "" for name in taught], [lengths[name] for name in taught]
-    )
-    scores = dict(
-        zip(rest, ridge.score([questions[name].prompt or "" for name in rest]), strict=True)
-    )
-    draw = random.Random(options.seed)
-    asked = [(name, number) for name in rest for number in range(options.samples)]
-    draw.shuffle(asked)
-    ends = [max(1, round(share * len(asked))) for share in options.share]
-    ranks: dict[str, Mapping[str, float]] = {"fcfs": {}, "ridge": scores, "mean length": lengths}
+    ridge = RidgeRanker([texts[name] for name in taught], [lengths[name] for name in taught])
+    scores = dict(zip(rest, ridge.score([texts[name] for name in rest]).tolist(), strict=True))
+    requests = [(name, number) for name in rest for number in range(options.samples)]
+    random.Random(options.seed).shuffle(requests)
+    came = [float(place) for place in range(len(requests))]
+    ranks = {
+        "fcfs": came,
+        "ridge": [scores[name] for name, _ in requests],
+        "mean length": [lengths[name] for name, _ in requests],
+    }
+    ends = [max(1, round(share * len(requests))) for share in options.share]
     times: dict[str, list[list[float]]] = {order: [] for order in ranks}
-    for repeat in range(options.repeats):
-        for order, own in ranks.items():
-            requests = [
-                (f"{name}/{number}", _chat(prompts[name]), own.get(name, 0.0), number + 99 * repeat)
-                for name, number in asked
-            ]
-            policy = "fcfs" if order == "fcfs" else "sjf-rank"
-            times[order].append(asyncio.run(time_until(requests, policy, ends, options.slots)))
+    engine = VLLMEngine(
+        str(embedded_model()),
+        max_running=options.slots,
+        kv_gib=1,
+        scheduler=SchedulerConfig(policy="sjf-rank", turns=0),
+    )
+    await engine.start()
+    try:
+        for repeat in range(options.repeats):
+            for order, own in ranks.items():
+                asked = [
+                    Asked(f"{order}/{repeat}/{name}/{n}", _chat(rows[name].prompt), rank, n)
+                    for (name, n), rank in zip(requests, own, strict=True)
+                ]
+                times[order].append(await time_until(engine, asked, ends))
+    finally:
+        await engine.close()
     for order in list(ranks)[1:]:
         for place, (share, end) in enumerate(zip(options.share, ends, strict=True)):
             fcfs = np.array([run[place] for run in times["fcfs"]])
             mine = np.array([run[place] for run in times[order]])
             low, high = bootstrap(fcfs, mine)
-            print(f"| embedded model, live | {share:.0%}: {end} of {len(asked)} | {order} | "
+            print(f"| embedded model, live | {share:.0%}: {end} of {len(requests)} | {order} | "
                   f"{fcfs.mean() / mine.mean():.2f} ({low:.2f} to {high:.2f}) |")  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def main() -> None:
         simulated(options.data.stem, *data_scores(options.data, options.ranker), options)
     for path in options.trace:
         if options.live:
-            live(path, options)
+            asyncio.run(live(path, options))
         else:
             simulated(path.name.split(".jsonl")[0], *trace_scores(path, options.seed), options)
 
