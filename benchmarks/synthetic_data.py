@@ -7,8 +7,9 @@ the time until the first n of them have finished is compared with that of first 
 Simulated: by the queue of our scheduler and --slots places (`dynasor.ranking.queue_simulation`); by the
 scores of rankers (--data), or by what one, four or all siblings tell (--trace), and by the oracle.
 --live: the embedded model in vLLM under our scheduler's `sjf-rank`, first come first served being the
-rank by arrival; the trace must be one of its own, with prompts. Half of its questions teach a ranker, the other half is asked; `mean length` is the order
-by the recorded mean of each question, the most that can be known of a prompt.
+rank by arrival; the trace must be one of its own, with prompts. Half of its questions teach a ranker,
+the other half is asked; `mean length` is the order by the recorded mean of each question, the most that
+can be known of a prompt.
 """
 
 from __future__ import annotations
