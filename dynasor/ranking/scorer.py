@@ -1,8 +1,8 @@
 """Ranks of prompts while an engine runs: in batches, off the event loop, never late.
 
 One thread scores what has gathered while a short window was open, so that many queries that come at once
-cost one call of the ranker. A thread and not a process: rankers spend their time in NumPy, LightGBM or
-torch, which let the event loop run meanwhile, and a process would hold the model a second time. A prompt
+cost one call of the ranker. A thread and not a process: NumPy, LightGBM and torch let the event loop run
+meanwhile, plain Python takes turns with it, and a process would hold the model a second time. A prompt
 that is not scored by its deadline goes unranked, and so does one that the ranker fails on: both are
 counted, and neither keeps a query waiting any longer. Scores that come late are kept for the next time.
 """
