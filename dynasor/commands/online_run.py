@@ -20,10 +20,10 @@ from dynasor.bench.online_results import report_of
 from dynasor.bench.simulated_bench import Simulation
 from dynasor.bench.systems import OnlineSystem
 from dynasor.commands.engine import started
-from dynasor.ranking.scorer import ranking
 from dynasor.commands.online_display import OnlineProgress, print_report
 from dynasor.config import Config
 from dynasor.errors import EngineError
+from dynasor.ranking.scorer import ranking
 
 
 async def bench_and_show(

@@ -16,9 +16,9 @@ from dynasor.bench.online_results import report_of
 from dynasor.bench.recorded import collect_questions
 from dynasor.bench.simulated_bench import can_simulate
 from dynasor.bench.simulated_stage import SimulatedStage, suite_of
-from dynasor.config import RankingConfig
 from dynasor.bench.simulation import Cluster
 from dynasor.bench.systems import all_systems
+from dynasor.config import RankingConfig
 from dynasor.engines.calibration import Calibration
 from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.step_time import StepTime
@@ -176,7 +176,9 @@ async def test_an_engine_that_dies_keeps_what_was_run(stage, tmp_path):
 
 
 def test_the_simulator_has_neither_prompts_nor_priorities():
-    assert {name for name, system in SYSTEMS.items() if not can_simulate(system, RankingConfig())} == {
+    assert {
+        name for name, system in SYSTEMS.items() if not can_simulate(system, RankingConfig())
+    } == {
         "+rank",
         "priority",
     }
@@ -241,6 +243,7 @@ async def test_who_weighs_pays_for_log_probabilities(system):
             alone=3,
             chats=0.0,
             aging=Aging(),
+            ranked={},
             weigh=lambda sample: 1.0,
             cut=None,
         )
