@@ -147,7 +147,7 @@ def test_the_simulator_serves_short_prompts_first(policy):
 
 def test_the_online_benchmark_ranks_recorded_questions_where_it_can(tmp_path, monkeypatch):
     none, some = RankingConfig(), RankingConfig(model="some")
-    systems = {each.name: each for each in all_systems("default", 4, evidence=False)}
+    systems = {each.name: each for each in all_systems("default", 4, evidence=None)}
     assert ranked_questions(none, trace(prompts=False)) == {}
     assert not can_simulate(systems["+rank"], none)
     assert can_simulate(systems["+rank"], some)
