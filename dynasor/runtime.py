@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 CUT_TIMEOUT = 30.0
 """Seconds that an engine has to confirm a cut; then the query ends without its last token counts."""
+HINT_EVERY = 1.0
+"""Seconds between two hints that have only the progress of running requests to tell."""
 AHEAD = 0.05
 """Part of the time until an answer is due that is kept for cutting a query and sending its answer."""
 
@@ -102,6 +104,7 @@ class _Query(LiveQuery):
         self.rank: float | None = None
         self.forecast: QueryForecast | None = None
         self.progress: dict[str, int] = {}  # tokens so far of requests that tell
+        self.hinted = self.started
 
 
 class Runtime:
@@ -265,7 +268,8 @@ class Runtime:
                 query.progress[request.id] = event.tokens
                 self._notify(query, request, event)
                 self._cut(query, query.program.cancelled())
-                self._hint(query)
+                if monotonic() - query.hinted > HINT_EVERY:
+                    self._hint(query)
             return
         # First on disk: a decision may only rest on samples that a restart will find again.
         if keep and self._log is not None:
@@ -299,7 +303,8 @@ class Runtime:
         # Reading an answer may wait for the equivalence worker; other queries go on meanwhile.
         await asyncio.to_thread(query.program.receive, generation)
         self._notify(query, request, generation)
-        if query.forecast is not None and generation.finish_reason in ("stop", "length"):
+        if query.forecast is not None and generation.finish_reason != "error":
+            # One that its program cut has told what samples cost, as those that ended by themselves.
             query.forecast.sample_ended(generation.tokens, cut=generation.finish_reason == "length")
         self._review(query)
 
@@ -307,6 +312,7 @@ class Runtime:
         """Tell the engine's scheduler what is left to do."""
         if query.forecast is None and query.rank is None:
             return
+        query.hinted = monotonic()
         program, tokens = query.program, None
         if query.forecast is not None:
             running = [query.progress.get(request, 0) for request in query.in_flight]

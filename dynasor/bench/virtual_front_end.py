@@ -263,8 +263,7 @@ class FrontEnd:
         else:
             query.bill.finished += generation.tokens
         query.program.receive(generation)
-        if generation.finish_reason == "stop":
-            self._learn(query, generation.tokens)
+        self._learn(query, generation.tokens)
         self._review(query)
 
     def _learn(self, query: _Query, tokens: int) -> None:

@@ -71,7 +71,7 @@ def rank_train_cheap(
         "licence": "Apache-2.0",
         "training": asdict(settings),
     }
-    save_cheap(trained, out, name, about)
+    save_cheap(trained, out, name, about, validation)
     if as_json:
         typer.echo(json.dumps(about["metrics"]))
     else:

@@ -24,11 +24,13 @@ from dynasor.ranking.cheap_ranker import (
     LINEAR_FILE,
     LINEAR_SCORES,
     TREES_FILE,
+    CheapRanker,
     hashed,
     import_lightgbm,
 )
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.hashed_ngrams import SIZE
+from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
 from dynasor.ranking.length_quantiles import length_quantiles
 from dynasor.ranking.metrics import Floats, checked_tokens, kendall_tau
 from dynasor.ranking.model_folder import write_card
@@ -193,19 +195,34 @@ def look_at(
     )
 
 
-def save_cheap(trained: Trained, folder: Path, name: str, about: dict[str, Any]) -> None:
+def save_cheap(
+    trained: Trained,
+    folder: Path,
+    name: str,
+    about: dict[str, Any],
+    held_out: Sequence[LengthExample],
+) -> None:
     """Write the folder that `CheapRanker.load` reads.
 
+    Args:
+        trained: what to save.
+        folder: where.
+        name: of the ranker.
+        about: what its card says besides.
+        held_out: examples that it did not learn from; they say what its scores mean in tokens.
+
     Raises:
-        DataError: if it cannot be written.
+        DataError: if it cannot be written, or no held-out example has an answer that ended by itself.
     """
+    first = [example for example in held_out if not example.turn] or list(held_out)
+    trees = trained.trees.model_to_string(num_iteration=trained.trees.best_iteration)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / LINEAR_FILE, trained.linear, allow_pickle=False)
-        (folder / TREES_FILE).write_text(
-            trained.trees.model_to_string(num_iteration=trained.trees.best_iteration),
-            encoding="utf-8",
-        )
+        (folder / TREES_FILE).write_text(trees, encoding="utf-8")
+        ranker = CheapRanker(trained.linear, import_lightgbm().Booster(model_str=trees), name)
+        scores = ranker.score([example.prompt for example in first])
+        LengthCalibration.fit(scores, first).save(folder / CALIBRATION)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error}); check the path") from None
     write_card(folder, "cheap", name, about)

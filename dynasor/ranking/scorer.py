@@ -26,15 +26,13 @@ import numpy as np
 
 from dynasor.config import NO_RANKING, RankingConfig
 from dynasor.errors import DataError
-from dynasor.ranking.length_calibration import LengthCalibration
+from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
 from dynasor.ranking.length_prior import LengthPrior
 from dynasor.ranking.model_folder import SHIPPED, load_ranker
 from dynasor.ranking.ranker import Ranker
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION = "calibration.json"
-"""File beside a trained ranker: what its scores say about tokens."""
 MOST_WAITING = 10_000
 """Prompts that wait for the thread; more go unranked at once."""
 _CLOSING = 5.0  # seconds that a batch under way has to end

@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
     seen = [look_at(part, settings) for part in (examples[:200], examples[200:])]
     found = train_cheap(seen[0], seen[1], settings)
     folder = tmp_path_factory.mktemp("cheap")
-    save_cheap(found, folder, "essays", {"licence": "Apache-2.0"})
+    save_cheap(found, folder, "essays", {"licence": "Apache-2.0"}, examples[200:])
     return folder, found
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dynasor.ranking.length_calibration import LengthCalibration
-from dynasor.ranking.scorer import LengthScorer, ranked_by
+from dynasor.ranking.model_folder import SHIPPED
+from dynasor.ranking.scorer import LengthScorer, load_ranking, ranked_by
 
 CALIBRATION = LengthCalibration(
     scores=(0.0, 10.0, 20.0),
@@ -158,3 +159,12 @@ def test_scores_are_told_without_a_thread_too():
 def test_settings_are_checked(odd):
     with pytest.raises(ValueError, match="window must be 0 s or more"):
         make(ByLength(), **odd)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_rankers_say_what_their_scores_mean_in_tokens(name):
+    ranker, calibration = load_ranking(name)
+    prompts = ["Say yes or no: is 7 prime?", "Write a detailed essay of 2000 words on the sea."]
+    means, deviations = calibration.expected(ranker.score(prompts))
+    assert means[0] < means[1]
+    assert (deviations > 0).all()
