@@ -98,7 +98,7 @@ class DeepConf(SelfConsistency):
         )
         self._confidence = confidence
         self._traces: list[_Trace] = []
-        self._lost = 0  # requests that gave nothing to judge
+        self._empty = 0  # requests that gave nothing to judge
         self._threshold: float | None = None
         self._looked: dict[str, int] = {}  # running trace -> tokens already looked at
         self._cut: list[str] = []
@@ -127,7 +127,7 @@ class DeepConf(SelfConsistency):
         self._running.remove(event.request)
         cut = event.request in self._judged
         if event.finish_reason == "error" or (event.finish_reason == "aborted" and not cut):
-            self._lost += 1
+            self._empty += 1
         else:
             self._traces.append(self._judge(event, cut))
         self._warm()
@@ -147,7 +147,7 @@ class DeepConf(SelfConsistency):
     def _warm(self) -> None:
         """Set the threshold when the warm-up is over."""
         warm_up = min(self._confidence.warm_up, self._samples)
-        if not warm_up or self._threshold is not None or len(self._traces) + self._lost < warm_up:
+        if not warm_up or self._threshold is not None or len(self._traces) + self._empty < warm_up:
             return
         sure = [trace.surety for trace in self._traces if trace.surety > -np.inf]
         least = float(np.quantile(sure, 1 - self._confidence.keep)) if sure else -np.inf
@@ -170,7 +170,7 @@ class DeepConf(SelfConsistency):
         """Count the votes anew: which traces are among the most confident changes with each."""
         self._ballot.clear()
         votes = self.votes()
-        votes.max_samples = self._samples - self._lost
+        votes.max_samples = self._samples - self._empty
         votes.in_flight = len(self._running)
         least = self._least()
         for trace in self._traces:

@@ -84,12 +84,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A running request so far: text, output tokens, each token's confidence where asked for."""
+    """A running request so far: text and output tokens, and what is known of each where asked for.
+
+    Attributes:
+        request: id of the request.
+        text: output text so far.
+        tokens: output tokens so far.
+        confidence: of each, see `Generation`.
+        logprobs: log-probability of each.
+    """
 
     request: str
     text: str
     tokens: int
     confidence: Sequence[float] | None = None
+    logprobs: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from certaindex.equivalence import AnswerGroups
 from dynasor.config import Config
 from dynasor.embedded_model.problems import PROBE_SUFFIX
 from dynasor.errors import ConfigError
-from dynasor.vote_weights import weigher
+from dynasor.vote_weights import early_cut, weigher
 
 TOP_LOGPROBS = 5
 """Log-probabilities that a token's confidence averages."""
@@ -114,6 +114,7 @@ def _self_consistency(given: Ingredients) -> Program:
         extract=given.extract,
         groups=given.groups,
         weigh=weigher(given.config),
+        cut=early_cut(given.config),
         report_every=given.report_every,
     )
 

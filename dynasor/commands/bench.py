@@ -16,6 +16,7 @@ from dynasor.commands.options import (
     BaseUrlOption,
     BenchSeedOption,
     ConfigOption,
+    EarlyCutOption,
     EngineOption,
     EvidenceOption,
     InstructionOption,
@@ -98,6 +99,7 @@ def bench(
     instruction: InstructionOption = None,
     weigh: WeighOption = None,
     evidence: EvidenceOption = None,
+    early_cut: EarlyCutOption = True,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -140,6 +142,7 @@ def bench(
         evidence=evidence,
         algorithm=algorithm,
         settings=setting,
+        early_cut=early_cut,
         tune_cpu=tune_cpu,
     )
     if not certaindex and (rule or not baseline):

@@ -11,6 +11,7 @@ from dynasor.commands.options import (
     AlgorithmOption,
     BaseUrlOption,
     ConfigOption,
+    EarlyCutOption,
     EngineOption,
     EvidenceOption,
     JsonOption,
@@ -53,6 +54,7 @@ def solve(
     wave: WaveOption = None,
     weigh: WeighOption = None,
     evidence: EvidenceOption = None,
+    early_cut: EarlyCutOption = True,
     seed: SeedOption = None,
     setting: SetOption = None,
     tune_cpu: TuneOption = True,
@@ -90,6 +92,7 @@ def solve(
         evidence=evidence,
         algorithm=algorithm,
         settings=setting,
+        early_cut=early_cut,
         tune_cpu=tune_cpu,
     )
     settings = load_config(config, given)

@@ -93,8 +93,8 @@ class StreamedOutput:
 
     def progress(self) -> Progress:
         """The event that reports the state."""
-        confidence = tuple(self._confidence) or None
-        return Progress(self._request.id, self._text(), self.tokens, confidence)
+        confidence, logprobs = tuple(self._confidence) or None, tuple(self._logprobs) or None
+        return Progress(self._request.id, self._text(), self.tokens, confidence, logprobs)
 
     def _text(self) -> str:
         if len(self._parts) > 1:

@@ -12,11 +12,12 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request, Sampling
+from algorithms.program import Event, Prompt, Request
 from dynasor.config import SchedulerConfig
 from dynasor.engines.base import Capacity
 from dynasor.engines.cpu_tuning import CpuTuning, tune
 from dynasor.engines.vllm_gangs import VLLMGangs
+from dynasor.engines.vllm_output import VLLMOutput
 from dynasor.errors import EngineError, MissingExtra
 from dynasor.scheduling.gang import Hints
 
@@ -141,7 +142,7 @@ class VLLMEngine:
         """Run one request; see `Engine.submit`."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        seen = _Output(request.sampling)
+        seen = VLLMOutput(request.sampling)
         self._running.add(request.id)
         try:
             prompt = {"prompt_token_ids": self._tokens(request.prompt, request.prefix)}
@@ -154,7 +155,7 @@ class VLLMEngine:
                 due = request.report_every and seen.tokens >= reported + request.report_every
                 if due and not output.finished:
                     reported = seen.tokens
-                    yield Progress(request.id, seen.text, seen.tokens, seen.confidence)
+                    yield seen.progress(request.id)
         except EngineDeadError as error:
             raise EngineError("the vLLM engine died; see its log above") from error
         except Exception as error:
@@ -182,6 +183,7 @@ class VLLMEngine:
             if request.report_every
             else RequestOutputKind.FINAL_ONLY,
             "extra_args": self._gangs.request_arguments(request.program),
+            "stream_interval": request.report_every,
         }
         if wanted.seed is not None and wanted.temperature > 0:
             if self._on_cpu:
@@ -274,69 +276,6 @@ class VLLMEngine:
         self._gangs.connect(None)
         if engine is not None:
             engine.shutdown()
-
-
-class _Output:
-    """What a request has produced so far, gathered from vLLM's outputs."""
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._wanted = sampling
-        self.text = ""
-        self.tokens = 0
-        self.confidence: list[float] | None = None
-        self._logprobs: list[float] | None = None
-        self._prompt_tokens = 0
-        self._cached_tokens = 0
-        self._finish_reason: str | None = None
-
-    def take(self, output: Any) -> None:
-        """Add a vLLM `RequestOutput`: what is new, or all of it where it is the only one."""
-        self._prompt_tokens = len(output.prompt_token_ids or ())
-        self._cached_tokens = max(self._cached_tokens, output.num_cached_tokens or 0)
-        new = output.outputs[0]
-        self.text += new.text
-        self.tokens += len(new.token_ids)
-        self._finish_reason = new.finish_reason
-        if new.logprobs and (top := self._wanted.top_logprobs):
-            self.confidence = self.confidence or []
-            self.confidence += [_confidence(token, top) for token in new.logprobs]
-        if new.logprobs and self._wanted.logprobs:
-            self._logprobs = self._logprobs or []
-            self._logprobs += [
-                entries[token].logprob
-                for token, entries in zip(new.token_ids, new.logprobs, strict=True)
-            ]
-
-    def generation(self, request: str, error: str | None = None) -> Generation:
-        """The end of the request."""
-        reason: FinishReason = "error"
-        if error is None:
-            reasons: dict[str | None, FinishReason] = {
-                "stop": "stop",
-                "length": "length",
-                "abort": "aborted",
-            }
-            reason = reasons.get(self._finish_reason, "error")
-        return Generation(
-            request=request,
-            text=self.text,
-            tokens=self.tokens,
-            prompt_tokens=self._prompt_tokens,
-            cached_tokens=self._cached_tokens,
-            finish_reason=reason,
-            confidence=self.confidence,
-            logprobs=self._logprobs,
-            error=error or (None if reason != "error" else f"vLLM ended it: {self._finish_reason}"),
-        )
-
-
-def _confidence(entries: dict[int, Any], top: int) -> float:
-    """Negative mean of the `top` largest log-probabilities of one token (DeepConf).
-
-    vLLM adds the chosen token where it is not among them.
-    """
-    values: list[float] = [entry.logprob for entry in entries.values() if entry.rank <= top]
-    return -sum(values) / len(values)
 
 
 def is_installed(distribution: str) -> bool:
