@@ -109,9 +109,10 @@ class SelfConsistency:
             return
         group = self._groups.add(self._extract(event.text))
         weight = 1.0 if self._weigh is None else self._weigh(event)
-        self._votes.add(group, event.tokens, weight)
+        # The text comes first: somebody on another thread may look at the votes at any time.
         if group is not None and group == len(self._texts):
             self._texts.append(event.text)
+        self._votes.add(group, event.tokens, weight)
 
     def cancelled(self) -> list[str]:
         """Nothing: which samples are cut is the allocator's decision."""

@@ -19,6 +19,7 @@ from certaindex.answers import extractor
 from certaindex.stopping import parse_rule
 from dynasor.errors import ConfigError
 from dynasor.scheduling.policies import parse_policy
+from dynasor.server_config import ServerConfig
 
 PREFIX = "DYNASOR_"
 LARGEST_FILE = 1 << 20
@@ -175,6 +176,7 @@ class Config(_Section):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     allocator: AllocatorConfig = AllocatorConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    server: ServerConfig = ServerConfig()
 
     @property
     def instruction(self) -> str:
