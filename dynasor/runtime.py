@@ -130,7 +130,7 @@ class Runtime:
         self._in_order = in_order
         self._log = log
         self._observer = observer
-        self._open: set[_Query] = set()
+        self._open: dict[str, _Query] = {}
 
     async def run(
         self, programs: Iterable[Program], *, admission: int, deadline: float | None = None
@@ -183,19 +183,19 @@ class Runtime:
         if due is not None and when_due:
             timers.append(loop.call_later((1 - AHEAD) * due, self._press, query))
         self._allocator.admit(query)
-        self._open.add(query)
+        self._open[program.id] = query
         try:
             self._review(query)
             return await query.outcome
         finally:
-            self._open.discard(query)
+            self._open.pop(program.id, None)
             for timer in timers:
                 timer.cancel()
             await self._clear(query)
 
     def conclude(self) -> None:
         """End all queries now with the best answers so far, as if their deadlines had come."""
-        for query in list(self._open):
+        for query in list(self._open.values()):
             self._stop(query, "deadline")
 
     def _press(self, query: _Query) -> None:

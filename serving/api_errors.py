@@ -51,7 +51,9 @@ _TYPES: Mapping[int, str] = {
     502: "engine_error",
     503: "service_unavailable",
 }
-DOCUMENTED: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in sorted(_TYPES)}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in sorted(_TYPES)
+}
 """For the OpenAPI schema."""
 
 

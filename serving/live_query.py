@@ -48,6 +48,8 @@ class LiveQuery:
         """Set when something happened; whoever reads it clears it."""
         self.over = asyncio.Event()
         """Set at the end."""
+        self.ended = False
+        """Whether the client has all of it, or left."""
         self._answer = program.answer()
         self._certainty = program.certainty()
         self._first: Generation | None = None
@@ -134,7 +136,7 @@ class LiveQuery:
             best_so_far=reason in ("deadline", "budget"),
             failed=0 if outcome is None else outcome.failed,
             tokens=None if outcome is None else self._breakdown(outcome),
-            seconds=round(monotonic() - self.arrival, 3),
+            seconds=round(monotonic() - self.arrival if outcome is None else outcome.seconds, 3),
         )
 
     def _breakdown(self, outcome: Outcome) -> TokenBreakdown:
@@ -177,6 +179,7 @@ class LiveQuery:
             "in_flight": self.program.votes().in_flight,
             "votes": report.votes,
             "curve": self.curve[-64:],
+            "running": not self.ended,
             "stopped": report.stopped,
             "tokens": self.outcome.bill.output if self.outcome else self.tokens_now,
             "saved": self.saved(),

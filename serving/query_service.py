@@ -27,6 +27,7 @@ from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
 from dynasor.bench.prompt_rank import PromptRank
 from dynasor.config import EMBEDDED, Config
+from dynasor.errors import EngineError
 from dynasor.runtime import Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
 from dynasor.scheduling.gang import Hints
@@ -141,6 +142,7 @@ class QueryService:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             del self.live[plan.id]
+            query.ended = True
             self.ended.append(query)
             self._metrics.query_ended(query)
             self._note(query, visit)
@@ -248,8 +250,10 @@ class QueryService:
 def failure_of(query: LiveQuery) -> ApiError | None:
     """What to tell the client of a query that has no answer at all; None where it has one."""
     outcome = query.outcome
+    if isinstance(query.error, EngineError):
+        return ApiError(503, f"{LOST}; try again", code="engine_lost", retry_after=RETRY_AFTER)
     if outcome is None:
-        return ApiError(503, "the query was lost; try again", retry_after=RETRY_AFTER)
+        return ApiError(500, "the server has met a bug of its own", code="internal")
     if outcome.reason != "failed":
         return None
     error = outcome.errors[0] if outcome.errors else "unknown error"
