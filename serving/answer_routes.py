@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from dynasor.server_config import ALGORITHMS
 from serving.answer_shapes import ChatShape, Shape, TextShape
 from serving.answer_stream import chunks
-from serving.api_errors import DOCUMENTED, ApiError
+from serving.api_errors import DOCUMENTED, ApiError, json_response
 from serving.event_stream import EventStream, until_left
 from serving.front_door import Visit
 from serving.openai_protocol import ChatRequest, CompletionRequest
@@ -86,4 +86,4 @@ async def _answer(
             return Response(status_code=499)  # nobody reads it
     if (failure := failure_of(query)) is not None:
         raise failure
-    return JSONResponse(shape.whole(query))
+    return json_response(shape.whole(query))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 LONGEST = 500
 """Characters of a message."""
+
+
+def json_response(
+    content: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """JSON in ASCII: texts of models may hold characters that no encoding has."""
+    return Response(json.dumps(content), status, headers, media_type="application/json")
 
 
 class ErrorDetail(BaseModel):
@@ -102,18 +110,18 @@ class ApiError(Exception):
             headers["www-authenticate"] = 'Bearer, Basic realm="dynasor: the key as password"'
         return headers
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Response:
         """The whole answer."""
-        return JSONResponse(self.body, self.status, self.headers)
+        return json_response(self.body, self.status, self.headers)
 
 
-async def answer_api_error(request: Request, error: Exception) -> JSONResponse:
+async def answer_api_error(request: Request, error: Exception) -> Response:
     """Handler of `ApiError`."""
     assert isinstance(error, ApiError)
     return error.response()
 
 
-async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
+async def answer_http_error(request: Request, error: Exception) -> Response:
     """Handler of what the framework refuses: unknown paths and methods, bodies that are no JSON."""
     assert isinstance(error, HTTPException)
     response = ApiError(error.status_code, str(error.detail)).response()
@@ -121,12 +129,12 @@ async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
-async def answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+async def answer_unexpected(request: Request, error: Exception) -> Response:
     """Handler of our own bugs: says nothing of them to the client; the log has it all."""
     return ApiError(500, "the server has met a bug of its own", code="internal").response()
 
 
-async def answer_validation_error(request: Request, error: Exception) -> JSONResponse:
+async def answer_validation_error(request: Request, error: Exception) -> Response:
     """Handler of bodies that do not fit the model; the first problem is told."""
     assert isinstance(error, RequestValidationError)
     return invalid(error.errors()).response()

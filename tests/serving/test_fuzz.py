@@ -38,7 +38,7 @@ JSON = st.recursive(
 )
 BODIES = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6)
 MANY = settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -107,7 +107,7 @@ async def test_hostile_answers_hurt_nobody(stream):
 
 
 def probe(operation):
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy())
     def calls(case):
         response = case.call(timeout=30)
