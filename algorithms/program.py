@@ -41,6 +41,8 @@ class Sampling:
         top_logprobs: how many of the largest log-probabilities a token's confidence averages;
             0 for no confidence.
         logprobs: whether the log-probability of each output token is wanted.
+        alternatives: how many of the likeliest tokens are wanted in each place, as texts beside the
+            chosen one; None for no token's text.
     """
 
     temperature: float = 1.0
@@ -50,6 +52,7 @@ class Sampling:
     seed: int | None = None
     top_logprobs: int = 0
     logprobs: bool = False
+    alternatives: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +80,23 @@ class Request:
     report_every: int | None = None
 
 
+class ScoredToken(NamedTuple):
+    """An output token: its text, its log-probability, and the likeliest in its place, as asked."""
+
+    text: str
+    logprob: float
+    alternatives: tuple[tuple[str, float], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A running request so far: text, output tokens, each token's confidence where asked for."""
+    """A running request so far: text, output tokens, and what was asked for of each token."""
 
     request: str
     text: str
     tokens: int
     confidence: Sequence[float] | None = None
+    scored: Sequence[ScoredToken] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,7 @@ class Generation:
         confidence: of each output token, the negative mean of its largest log-probabilities.
         logprobs: log-probability of each output token, where asked for.
         error: what went wrong, where `finish_reason` is `error`.
+        scored: each output token, where `alternatives` were asked for.
     """
 
     request: str
@@ -112,6 +125,7 @@ class Generation:
     confidence: Sequence[float] | None = None
     logprobs: Sequence[float] | None = None
     error: str | None = None
+    scored: Sequence[ScoredToken] = ()
 
 
 Event = Progress | Generation

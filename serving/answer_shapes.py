@@ -6,16 +6,17 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from algorithms.program import Generation
+from algorithms.program import Generation, ScoredToken
 from serving.live_query import LiveQuery
+from serving.token_logprobs import for_chat, for_text
 
 
 class Choice(NamedTuple):
-    """One answer: text, why it ended, and its tokens' log-probabilities where asked for."""
+    """One answer: text, why it ended, and its tokens where their log-probabilities are wanted."""
 
     text: str
     finish_reason: str
-    logprobs: dict[str, Any] | None = None
+    scored: Sequence[ScoredToken] | None = None
 
 
 def choices_of(query: LiveQuery) -> list[Choice]:
@@ -24,15 +25,25 @@ def choices_of(query: LiveQuery) -> list[Choice]:
         outcome = query.outcome
         short = outcome is None or outcome.reason in ("deadline", "budget")
         return [Choice(query.chosen_text(), "length" if short else "stop")]
+    wanted = query.plan.sampling.alternatives is not None
     return [
         Choice(
             choice.text if choice else "",
             "stop"
             if isinstance(choice, Generation) and choice.finish_reason == "stop"
             else "length",
+            (choice.scored if choice else ()) if wanted else None,
         )
         for choice in query.choices
     ]
+
+
+class Piece(NamedTuple):
+    """What is new of an answer: text, where it begins, and its tokens if they are wanted."""
+
+    text: str
+    offset: int = 0
+    scored: Sequence[ScoredToken] = ()
 
 
 class Shape(Protocol):
@@ -46,8 +57,8 @@ class Shape(Protocol):
         """What a stream begins with."""
         ...
 
-    def piece(self, query: LiveQuery, index: int, text: str) -> dict[str, Any]:
-        """More text of an answer; also an empty one, which says nothing."""
+    def piece(self, query: LiveQuery, index: int, new: Piece) -> dict[str, Any]:
+        """More of an answer; also nothing more."""
         ...
 
     def end(self, query: LiveQuery, index: int, reason: str) -> dict[str, Any]:
@@ -86,7 +97,7 @@ class ChatShape:
             {
                 "index": index,
                 "message": {"role": "assistant", "content": choice.text, "refusal": None},
-                "logprobs": choice.logprobs,
+                "logprobs": None if choice.scored is None else for_chat(choice.scored),
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(choices_of(query))
@@ -99,9 +110,10 @@ class ChatShape:
         delta = {"role": "assistant", "content": ""}
         return [self._chunk(query, index, delta) for index in range(count)]
 
-    def piece(self, query: LiveQuery, index: int, text: str) -> dict[str, Any]:
+    def piece(self, query: LiveQuery, index: int, new: Piece) -> dict[str, Any]:
         """See `Shape`."""
-        return self._chunk(query, index, {"content": text} if text else {})
+        logprobs = for_chat(new.scored) if new.scored else None
+        return self._chunk(query, index, {"content": new.text} if new.text else {}, None, logprobs)
 
     def end(self, query: LiveQuery, index: int, reason: str) -> dict[str, Any]:
         """See `Shape`."""
@@ -112,9 +124,14 @@ class ChatShape:
         return _closing(query, _head(query, "chat.completion.chunk"), [])
 
     def _chunk(
-        self, query: LiveQuery, index: int, delta: dict[str, Any], reason: str | None = None
+        self,
+        query: LiveQuery,
+        index: int,
+        delta: dict[str, Any],
+        reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return {**_head(query, "chat.completion.chunk"), "choices": [choice]}
 
 
@@ -127,7 +144,7 @@ class TextShape:
             {
                 "index": index,
                 "text": choice.text,
-                "logprobs": choice.logprobs,
+                "logprobs": None if choice.scored is None else for_text(choice.scored, 0),
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(choices_of(query))
@@ -138,9 +155,10 @@ class TextShape:
         """See `Shape`."""
         return []
 
-    def piece(self, query: LiveQuery, index: int, text: str) -> dict[str, Any]:
+    def piece(self, query: LiveQuery, index: int, new: Piece) -> dict[str, Any]:
         """See `Shape`."""
-        return self._chunk(query, index, text, None)
+        logprobs = for_text(new.scored, new.offset) if new.scored else None
+        return self._chunk(query, index, new.text, None, logprobs)
 
     def end(self, query: LiveQuery, index: int, reason: str) -> dict[str, Any]:
         """See `Shape`."""
@@ -150,6 +168,13 @@ class TextShape:
         """See `Shape`."""
         return _closing(query, _head(query, "text_completion"), [])
 
-    def _chunk(self, query: LiveQuery, index: int, text: str, reason: str | None) -> dict[str, Any]:
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+    def _chunk(
+        self,
+        query: LiveQuery,
+        index: int,
+        text: str,
+        reason: str | None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         return {**_head(query, "text_completion"), "choices": [choice]}

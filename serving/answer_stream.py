@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from time import monotonic
 
-from serving.answer_shapes import Shape, choices_of
+from serving.answer_shapes import Piece, Shape, choices_of
 from serving.api_errors import ApiError
 from serving.front_door import Visit
 from serving.live_query import LiveQuery
@@ -57,12 +57,15 @@ async def chunks(
 async def _plain(query: LiveQuery, shape: Shape) -> AsyncIterator[bytes]:
     """The texts as they grow."""
     sent = [0] * query.plan.samples
+    told = [0] * query.plan.samples  # tokens whose log-probabilities were sent
     async for part in _until_over(query):
         parts = [part]
         for index, choice in enumerate(query.choices):
             if choice is not None and len(choice.text) > sent[index]:
-                parts.append(event(shape.piece(query, index, choice.text[sent[index] :])))
-                sent[index] = len(choice.text)
+                scored = choice.scored[told[index] :]
+                new = Piece(choice.text[sent[index] :], sent[index], scored)
+                parts.append(event(shape.piece(query, index, new)))
+                sent[index], told[index] = len(choice.text), told[index] + len(scored)
         if any(parts):
             yield b"".join(parts)
 
@@ -76,9 +79,9 @@ async def _reasoning(query: LiveQuery, shape: Shape) -> AsyncIterator[bytes]:
         elif not query.over.is_set() and monotonic() - last >= NEWS_EVERY:
             last = monotonic()
             progress = query.report().model_dump()
-            yield event({**shape.piece(query, 0, ""), "dynasor": progress})
+            yield event({**shape.piece(query, 0, Piece("")), "dynasor": progress})
     if not isinstance(failure_of(query), ApiError) and (text := query.chosen_text()):
-        yield event(shape.piece(query, 0, text))
+        yield event(shape.piece(query, 0, Piece(text)))
 
 
 async def _until_over(query: LiveQuery) -> AsyncIterator[bytes]:

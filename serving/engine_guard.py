@@ -228,7 +228,12 @@ def _joined(kept: Progress, event: Event) -> Event:
     """An event of a request that went on after `kept`."""
     if not kept.tokens:
         return event
-    return replace(event, text=kept.text + event.text, tokens=kept.tokens + event.tokens)
+    return replace(
+        event,
+        text=kept.text + event.text,
+        tokens=kept.tokens + event.tokens,
+        scored=[*kept.scored, *event.scored],
+    )
 
 
 def _note(span: Span, end: Generation) -> None:

@@ -163,6 +163,12 @@ def _sampling(asked: ChatRequest | CompletionRequest, config: Config, *, plain: 
     if tokens is not None:
         _at_most(tokens, config.server.max_tokens, name)
     limit = tokens or base.max_tokens
+    if not plain and asked.logprobs not in (None, False):
+        raise ApiError(
+            400,
+            "logprobs: only of plain requests, not of answers that many samples agreed on",
+            param="logprobs",
+        )
     if asked.dynasor.budget.tokens is not None:
         limit = min(limit, asked.dynasor.budget.tokens)
     return replace(
@@ -171,8 +177,20 @@ def _sampling(asked: ChatRequest | CompletionRequest, config: Config, *, plain: 
         temperature=base.temperature if asked.temperature is None else asked.temperature,
         top_p=base.top_p if asked.top_p is None else asked.top_p,
         stop=asked.stops,
+        alternatives=_alternatives(asked),
         seed=None if asked.seed is None else asked.seed % SEEDS,
     )
+
+
+def _alternatives(asked: ChatRequest | CompletionRequest) -> int | None:
+    """How many likely tokens are wanted in each place; None for no log-probabilities."""
+    if isinstance(asked, CompletionRequest):
+        return asked.logprobs
+    if not asked.logprobs:
+        if asked.top_logprobs:
+            raise ApiError(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
+        return None
+    return asked.top_logprobs or 0
 
 
 def _prompt(asked: ChatRequest | CompletionRequest, instruction: str) -> Prompt:

@@ -13,7 +13,16 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algorithms.program import Event, FinishReason, Generation, Progress, Prompt, Request, Sampling
+from algorithms.program import (
+    Event,
+    FinishReason,
+    Generation,
+    Progress,
+    Prompt,
+    Request,
+    Sampling,
+    ScoredToken,
+)
 from dynasor.config import SchedulerConfig
 from dynasor.engines.base import Capacity
 from dynasor.engines.cpu_tuning import CpuTuning, tune
@@ -159,7 +168,7 @@ class VLLMEngine:
                 due = request.report_every and seen.tokens >= reported + request.report_every
                 if due and not output.finished:
                     reported = seen.tokens
-                    yield Progress(request.id, seen.text, seen.tokens, seen.confidence)
+                    yield seen.progress(request.id)
         except EngineDeadError as error:
             raise EngineError("the vLLM engine died; see its log above") from error
         except Exception as error:
@@ -181,7 +190,7 @@ class VLLMEngine:
             "top_p": wanted.top_p,
             "max_tokens": wanted.max_tokens,
             "stop": list(wanted.stop) or None,
-            "logprobs": wanted.top_logprobs if wanted.top_logprobs or wanted.logprobs else None,
+            "logprobs": _logprobs(wanted),
             "output_kind": RequestOutputKind.DELTA
             if request.report_every
             else RequestOutputKind.FINAL_ONLY,
@@ -312,6 +321,7 @@ class _Output:
         self.tokens = 0
         self.confidence: list[float] | None = None
         self._logprobs: list[float] | None = None
+        self._scored: list[ScoredToken] = []
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._finish_reason: str | None = None
@@ -334,6 +344,16 @@ class _Output:
                 for token, entries in zip(new.token_ids, new.logprobs, strict=True)
             ]
 
+        if new.logprobs and self._wanted.alternatives is not None:
+            self._scored += [
+                _scored(token, entries, self._wanted.alternatives)
+                for token, entries in zip(new.token_ids, new.logprobs, strict=True)
+            ]
+
+    def progress(self, request: str) -> Progress:
+        """The request so far."""
+        return Progress(request, self.text, self.tokens, self.confidence, self._scored)
+
     def generation(self, request: str, error: str | None = None) -> Generation:
         """The end of the request."""
         reason: FinishReason = "error"
@@ -353,6 +373,7 @@ class _Output:
             finish_reason=reason,
             confidence=self.confidence,
             logprobs=self._logprobs,
+            scored=self._scored,
             error=error or (None if reason != "error" else f"vLLM ended it: {self._finish_reason}"),
         )
 
@@ -364,6 +385,23 @@ def _confidence(entries: dict[int, Any], top: int) -> float:
     """
     values: list[float] = [entry.logprob for entry in entries.values() if entry.rank <= top]
     return -sum(values) / len(values)
+
+
+def _logprobs(wanted: Sampling) -> int | None:
+    """How many log-probabilities vLLM is to give of each token, besides the chosen one's."""
+    if not wanted.top_logprobs and not wanted.logprobs and wanted.alternatives is None:
+        return None
+    return max(wanted.top_logprobs, wanted.alternatives or 0)
+
+
+def _scored(token: int, entries: dict[int, Any], alternatives: int) -> ScoredToken:
+    ranked = sorted(entries.values(), key=lambda entry: entry.rank)[:alternatives]
+    chosen = entries[token]
+    return ScoredToken(
+        chosen.decoded_token or "",
+        chosen.logprob,
+        tuple((entry.decoded_token or "", entry.logprob) for entry in ranked),
+    )
 
 
 def _is_installed(distribution: str) -> bool:

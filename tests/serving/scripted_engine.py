@@ -1,10 +1,11 @@
 """An engine that says what a test has written for it, at the test's pace."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
-from algorithms.program import Event, Generation, Progress, Request
+from algorithms.program import Event, Generation, Progress, Request, ScoredToken
 from dynasor.engines.base import Capacity
 from dynasor.errors import EngineError
 from dynasor.scheduling.gang import Hints
@@ -15,6 +16,13 @@ Say = Callable[[Request], str | None]
 
 def boxed(answer: str = "4") -> Say:
     return lambda request: f"so it is \\boxed{{{answer}}}"
+
+
+def scored(request: Request, told: str) -> list[ScoredToken]:
+    if request.sampling.alternatives is None:
+        return []
+    likely = tuple((word, -1.0) for word in "abc"[: request.sampling.alternatives])
+    return [ScoredToken(word, -0.5, likely) for word in re.findall(r"\S+ ?", told)]
 
 
 @dataclass
@@ -66,11 +74,18 @@ class ScriptedEngine:
                     return
                 told += f"{word} " if number < len(words) else word
                 if request.report_every and number % request.report_every == 0:
-                    yield Progress(request.id, told, number)
+                    yield Progress(request.id, told, number, None, scored(request, told))
         finally:
             self.running.discard(request.id)
         reason = "length" if text is None else "stop"
-        yield Generation(request.id, told, len(words), prompt_tokens=7, finish_reason=reason)
+        yield Generation(
+            request.id,
+            told,
+            len(words),
+            prompt_tokens=7,
+            finish_reason=reason,
+            scored=scored(request, told),
+        )
 
     async def abort(self, ids: Iterable[str]) -> None:
         self.cut.update(ids)

@@ -301,3 +301,22 @@ async def test_the_synchronous_client_works_too(shared):
             return whole.choices[0].message.content, text
 
     assert await asyncio.to_thread(ask) == ("so it is \\boxed{4}",) * 2
+
+
+async def test_log_probabilities_are_those_of_the_engines_tokens_whole_and_streamed(shared):
+    ask = {"model": MODEL, "messages": QUESTION, "logprobs": True, "top_logprobs": 2}
+    client = shared.openai()
+    whole = (await client.chat.completions.create(**ask)).choices[0].logprobs.content
+    streamed = []
+    async for chunk in await client.chat.completions.create(**ask, stream=True):
+        if chunk.choices[0].logprobs:
+            streamed += chunk.choices[0].logprobs.content
+    text = await client.completions.create(model=MODEL, prompt="x", logprobs=1)
+    assert [token.token for token in whole] == ["so ", "it ", "is ", "\\boxed{4}"]
+    assert streamed == whole
+    assert bytes(whole[0].bytes) == b"so "
+    assert [len(token.top_logprobs) for token in whole] == [2] * 4
+    assert text.choices[0].logprobs.text_offset == [0, 3, 6, 9]
+    assert text.choices[0].logprobs.token_logprobs == [-0.5] * 4
+    with pytest.raises(openai.BadRequestError, match="logprobs"):
+        await client.chat.completions.create(model=SC, messages=QUESTION, logprobs=True)
