@@ -1,6 +1,6 @@
 """The engine process killed again and again under load, on `dynasor serve`.
 
-python -m benchmarks.endpoint_faults [--kills 5] [--clients 16] [--out docs/results/endpoint_faults.json]
+python -m benchmarks.endpoint_faults [--kills 5] [--clients 16] [--out FILE]
 
 Told for each kill: seconds until the server is ready again, and how the queries ended that were in
 flight: with an answer (`answered`) or with a clear error (503).

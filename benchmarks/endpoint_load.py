@@ -1,6 +1,6 @@
 """Many clients at once on `dynasor serve`, good ones and bad ones, and what they leave behind.
 
-python -m benchmarks.endpoint_load [--clients 200] [--seconds 180] [--out docs/results/endpoint_load.json]
+python -m benchmarks.endpoint_load [--clients 200] [--seconds 180] [--out FILE]
 
 The real server, the embedded model on real vLLM, loopback. Of every ten clients six behave (plain,
 reasoning and streamed queries with seeds), one leaves in the middle, one sends rubbish, one asks for

@@ -1,6 +1,6 @@
 """Plain requests: `dynasor serve` beside vLLM's own server, same model, same flags, in one run.
 
-python -m benchmarks.endpoint_overhead [--rounds 8] [--requests 64] [--out docs/results/endpoint_overhead.json]
+python -m benchmarks.endpoint_overhead [--rounds 8] [--requests 64] [--out FILE]
 
 Both servers are up all the time and are asked in turns, so that a slower minute of the machine hits
 both. A round asks each server for the same prompts: once one request after the other at a moderate rate
