@@ -263,9 +263,11 @@ def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, st
 
 def _explain(problem: Any) -> str:
     """One pydantic problem in words: key, value, what is allowed."""
-    location = [str(part) for part in problem["loc"]]
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
+        if len(location) > 2:
+            return f"{key}: no such setting"
         section = Config.model_fields.get(location[0])
         known: Any = Config if section is None or len(location) == 1 else section.annotation
         return f"{key}: no such setting; there are {', '.join(known.model_fields)}"

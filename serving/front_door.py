@@ -29,7 +29,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 OPEN = ("/healthz", "/readyz")
 """Paths that need no key."""
-ADMIN = ("/", "/events", "/metrics", "/reload")
+ADMIN = ("/", "/events", "/metrics")
 """Paths that need an admin's key where there are keys."""
 ANYBODY = Key(name="anybody", sha256="0" * 64, admin=True, max_priority=8)
 """Who asks where there are no keys."""
@@ -173,7 +173,7 @@ class FrontDoor:
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body."""
         length = headers.get("content-length")
-        if length is not None and length.isdecimal() and int(length) > self.max_body:
+        if length is not None and length.isdecimal() and int(length[:20]) > self.max_body:
             raise self._too_large()
         parts, size = [], 0
         try:

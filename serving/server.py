@@ -62,7 +62,9 @@ def run_server(config: Config, reload: Callable[[], Config]) -> None:
     keys = keys_of(config)
     weigher(config)  # before a model is loaded for it
     configure()
-    asyncio.run(_serve(config, keys, reload))
+    # uvicorn's loop, which is the fast one where that is installed.
+    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+        runner.run(_serve(config, keys, reload))
 
 
 async def _serve(config: Config, keys: Keys, reload: Callable[[], Config]) -> None:
@@ -80,6 +82,7 @@ async def _serve(config: Config, keys: Keys, reload: Callable[[], Config]) -> No
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 lifespan="off",
                 timeout_graceful_shutdown=round(config.server.drain + CUT_GRACE),
             )
