@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,15 +60,34 @@ def run_server(config: Config, reload: Callable[[], Config]) -> None:
         ConfigError: if the configuration cannot be served.
         EngineError: if the engine does not start.
     """
+    # Before a model is loaded for it.
     keys = keys_of(config)
-    weigher(config)  # before a model is loaded for it
+    weigher(config)
+    door = listen(config.server.host, config.server.port)
     configure()
     # uvicorn's loop, which is the fast one where that is installed.
     with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
-        runner.run(_serve(config, keys, reload))
+        runner.run(_serve(config, keys, reload, door))
 
 
-async def _serve(config: Config, keys: Keys, reload: Callable[[], Config]) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket to listen on.
+
+    Raises:
+        ConfigError: if it cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"server.host = {host!r}, server.port = {port}: cannot listen there: {error.strerror}"
+        ) from None
+
+
+async def _serve(
+    config: Config, keys: Keys, reload: Callable[[], Config], listening: socket.socket
+) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(READERS, "reader"))
     with AnswerEquivalence() as equivalence:
@@ -77,8 +97,6 @@ async def _serve(config: Config, keys: Keys, reload: Callable[[], Config]) -> No
         server = _Server(
             uvicorn.Config(
                 door,
-                host=config.server.host,
-                port=config.server.port,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -109,11 +127,11 @@ async def _serve(config: Config, keys: Keys, reload: Callable[[], Config]) -> No
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, read_again)
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve([listening]))
         try:
             await _start(guard, serving)
             if not serving.done():
-                where = f"http://{config.server.host}:{server.port}"
+                where = f"http://{config.server.host}:{listening.getsockname()[1]}"
                 logger.info("ready: %s on %s/v1", app.state.service.served, where)
             await serving
         finally:
@@ -138,11 +156,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Ours are there."""
         yield
-
-    @property
-    def port(self) -> int:
-        """Where it listens, once it does."""
-        for server in getattr(self, "servers", []):
-            for socket in server.sockets:
-                return int(socket.getsockname()[1])
-        return self.config.port
