@@ -37,7 +37,7 @@ from serving.engine_guard import LOST, EngineGuard
 from serving.front_door import Visit
 from serving.live_query import LiveQuery
 from serving.metrics import Metrics
-from serving.priority import WeightedForecast, weighted
+from serving.query_forecast import QueryForecast, weighted
 from serving.reasoning_plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -200,6 +200,8 @@ class QueryService:
         self.guard.hint(plan.id, Hints(tokens=work * plan.samples, rank=work, deadline=deadline))
 
     def _forecast(self, plan: Plan) -> Forecast:
+        config = self.config
+        ours = {config.allocator.rule, *(effort.rule for effort in config.server.effort.values())}
         shared = self._forecasts.get(plan.rule)
         if shared is None:
             shared = self._forecasts[plan.rule] = Forecast(
@@ -208,7 +210,7 @@ class QueryService:
             if len(self._forecasts) > FORECASTS:
                 self._forecasts.popitem(last=False)
         self._forecasts.move_to_end(plan.rule)
-        return WeightedForecast(shared, plan.priority)
+        return QueryForecast(shared, plan.priority, play=plan.rule in ours)
 
     def _program(self, plan: Plan) -> Program:
         if plan.plain:

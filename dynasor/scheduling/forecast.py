@@ -52,9 +52,13 @@ class Forecast:
         before = votes.n if self._samples is None else self._samples
         self._samples = before + (votes.n - before) / min(self._ended[1], _MEMORY)
 
+    def mean_tokens(self, votes: Votes) -> float:
+        """Expected output tokens of a sample of a query with these votes."""
+        return (votes.total_tokens + _PRIOR_SAMPLES * self._tokens) / (votes.n + _PRIOR_SAMPLES)
+
     def remaining_tokens(self, votes: Votes) -> float:
         """Expected output tokens until the rule stops the query, of samples in flight too."""
-        mean = (votes.total_tokens + _PRIOR_SAMPLES * self._tokens) / (votes.n + _PRIOR_SAMPLES)
+        mean = self.mean_tokens(votes)
         if votes.n == 0 and self._samples is not None:
             samples = min(self._samples, votes.max_samples)
         else:

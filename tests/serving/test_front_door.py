@@ -129,6 +129,27 @@ async def test_a_higher_priority_looks_like_less_work_to_the_scheduler():
     assert urgent < usual
 
 
+async def test_rules_that_clients_bring_are_not_played_on(monkeypatch):
+    played = []
+
+    def play(rule, standing, samples):
+        played.append(rule)
+        return 1.0
+
+    monkeypatch.setattr("dynasor.scheduling.forecast.samples_to_come", play)
+    engine = ScriptedEngine(pause=0.01)
+    async with running(engine) as server:
+        client = server.openai()
+        ask = {"model": f"{MODEL}:self-consistency", "messages": QUESTION}
+        theirs = {"dynasor": {"stop": {"rule": "certaindex:0.123"}}}
+        await client.chat.completions.create(**ask, extra_body=theirs)
+        assert not played
+        # Though certain already: the rest of the full budget of 16 samples of 4 tokens.
+        assert next(iter(engine.hints.values())).tokens >= 12 * 4
+        await client.chat.completions.create(**ask)
+        assert played
+
+
 async def test_a_full_server_answers_429_with_a_time_and_keeps_those_it_has():
     async with busy(config=settings(max_queries=3)) as (server, engine), server.http() as http:
         inside = [asyncio.create_task(http.post("/v1/chat/completions", json=BODY)) for _ in "123"]
