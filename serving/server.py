@@ -61,6 +61,10 @@ def run_server(config: Config, reload: Callable[[], Config]) -> None:
         EngineError: if the engine does not start.
     """
     # Before a model is loaded for it.
+    if config.engine.kind == "replay":
+        raise ConfigError(
+            "engine.kind = 'replay': a trace answers only its own questions; serve vllm or openai"
+        )
     keys = keys_of(config)
     weigher(config)
     door = listen(config.server.host, config.server.port)
