@@ -182,6 +182,7 @@ async def run(served: Served, clients: int, seconds: float) -> dict[str, Any]:
         await asyncio.gather(*(all_clients.play(number, until) for number in range(clients)))
         states.append(await settle(served))
     await all_clients.openai.close()
+    states.append(await settle(served))
     latency = sorted(all_clients.latency)
     return {
         "clients": clients,
@@ -192,7 +193,8 @@ async def run(served: Served, clients: int, seconds: float) -> dict[str, Any]:
         "latency_p99": latency[int(0.99 * len(latency))] if latency else None,
         "before": states[0],
         "half": states[1],
-        "after": states[2],
+        "full": states[2],
+        "after": states[3],
     }
 
 
