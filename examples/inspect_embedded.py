@@ -14,7 +14,7 @@ from pathlib import Path
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import FieldSpec, json_dataset
-from inspect_ai.scorer import match
+from inspect_ai.scorer import pattern
 from inspect_ai.solver import generate
 
 PROBLEMS = Path(__file__).parent.parent / "dynasor" / "embedded_model" / "test.jsonl"
@@ -26,5 +26,5 @@ def embedded() -> Task:
     return Task(
         dataset=json_dataset(str(PROBLEMS), fields),
         solver=generate(),
-        scorer=match(numeric=True),
+        scorer=pattern(r"\\boxed\{([^{}]*)\}"),
     )
