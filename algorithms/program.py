@@ -90,12 +90,22 @@ class ScoredToken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A running request so far: text, output tokens, and what was asked for of each token."""
+    """A running request so far: text and output tokens, and what is known of each where asked for.
+
+    Attributes:
+        request: id of the request.
+        text: output text so far.
+        tokens: output tokens so far.
+        confidence: of each, see `Generation`.
+        logprobs: log-probability of each.
+        scored: each, where `alternatives` were asked for.
+    """
 
     request: str
     text: str
     tokens: int
     confidence: Sequence[float] | None = None
+    logprobs: Sequence[float] | None = None
     scored: Sequence[ScoredToken] = ()
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from algorithms.lost_samples import LostSamples
 from algorithms.program import (
     Answer,
     Candidate,
     Certainty,
     Event,
     Generation,
+    Progress,
     Prompt,
     Request,
     Sampling,
 )
 from certaindex.agreement import certaindex
+from certaindex.early_cut import EarlyCut
 from certaindex.equivalence import AnswerGroups
 from certaindex.votes import Votes
 
@@ -30,8 +33,9 @@ class SelfConsistency:
     """Majority vote over at most `samples` samples of one prompt.
 
     A tie is won by the answer that reached the winning weight first. A sample without an answer
-    counts as a sample and votes for nobody. A sample that was cut or that the engine failed is no
-    evidence at all: it only makes the budget smaller by one.
+    counts as a sample and votes for nobody, and so does one that was cut because it had become
+    improbable. A sample that somebody else cut or that the engine failed is no evidence at all: it
+    only makes the budget smaller by one.
 
     Args:
         id: name of the query.
@@ -41,7 +45,9 @@ class SelfConsistency:
         extract: reads the answer out of a text, None where there is none.
         groups: groups equivalent answers; one fresh object a program.
         weigh: vote weight of a sample (see `certaindex.confidence`), or None.
-        report_every: tokens between progress events of a sample, or None.
+        cut: which running samples are lost and to be cut, or None for none; needs
+            `sampling.logprobs`.
+        report_every: tokens between progress events of a sample, or None; `cut` has its own.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class SelfConsistency:
         extract: Callable[[str], str | None],
         groups: AnswerGroups,
         weigh: Weigh | None = None,
+        cut: EarlyCut | None = None,
         report_every: int | None = None,
     ) -> None:
         if samples < 1:
@@ -64,7 +71,8 @@ class SelfConsistency:
         self._extract = extract
         self._groups = groups
         self._weigh = weigh
-        self._report_every = report_every
+        self._lost = LostSamples(cut)
+        self._report_every = report_every if cut is None else cut.every
         self._samples = samples
         self._votes = Votes(max_samples=samples)
         self._proposed = 0
@@ -82,6 +90,7 @@ class SelfConsistency:
         self._proposed = last
         requests = [self._request(index) for index in range(first, last)]
         self._running.update(request.id for request in requests)
+        self._lost.begin(requests)
         self._votes.in_flight = len(self._running)
         return requests
 
@@ -99,14 +108,21 @@ class SelfConsistency:
         )
 
     def receive(self, event: Event) -> None:
-        """Count a finished sample; progress changes nothing."""
-        if not isinstance(event, Generation):
+        """Count a finished sample, or see whether one that runs is lost."""
+        if isinstance(event, Progress):
+            self._lost.look(event)
             return
         self._running.remove(event.request)
         self._votes.in_flight = len(self._running)
+        if self._lost.takes(event, self._votes):
+            return
         if event.finish_reason in ("aborted", "error"):
             self._votes.max_samples -= 1
-            return
+        else:
+            self._vote(event)
+        self._lost.counted(event, self._votes, self._proposed)
+
+    def _vote(self, event: Generation) -> None:
         group = self._groups.add(self._extract(event.text))
         weight = 1.0 if self._weigh is None else self._weigh(event)
         # The text comes first: somebody on another thread may look at the votes at any time.
@@ -115,8 +131,8 @@ class SelfConsistency:
         self._votes.add(group, event.tokens, weight)
 
     def cancelled(self) -> list[str]:
-        """Nothing: which samples are cut is the allocator's decision."""
-        return []
+        """Samples that have become improbable; all else that is cut is the allocator's decision."""
+        return self._lost.to_cut()
 
     def votes(self) -> Votes:
         """The answers of the finished samples."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from certaindex.early_cut import EarlyCut
 from certaindex.stopping import parse_rule
 from dynasor.bench.online_folder import COMPLETIONS, POINTS
 from dynasor.bench.recorded import collect_questions
@@ -37,7 +38,7 @@ def main() -> None:
     questions = collect_questions(read_traces(arguments.trace))
     calibration = Calibration.read(arguments.calibration)
     evidence = read_evidence(arguments.evidence) if arguments.evidence else None
-    known = {s.name: s for s in all_systems("default", 4, evidence=evidence is not None)}
+    known = {s.name: s for s in all_systems("default", 4, evidence=evidence)}
     system = known[arguments.system]
     replica = replace(calibration.replica(), fit_memory=system.policy != VLLM)
     if system.weighs:
@@ -69,6 +70,7 @@ def main() -> None:
                 weigh=(lambda s: evidence.weigh(s.logprobs))
                 if evidence and system.weighs
                 else None,
+                cut=EarlyCut.of(evidence) if evidence and system.cuts else None,
                 seed=seed,
             )
             draws.append([c.latency for c in ended.completions if window.holds(c.arrival.time)])

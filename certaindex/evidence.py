@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from math import exp, isfinite, isnan, log, nan, sqrt
 from typing import Self
 
@@ -45,6 +45,9 @@ class Evidence:
         center, scale: z = (likelihood - center) / scale.
         slope, bias: of the log-odds that the sample gives its query's answer.
         samples: that it was learned from.
+        cut_below: a running sample whose likelihood so far gives it less than this chance is cut (see
+            `certaindex.early_cut`); 0 for none, where cutting does not pay.
+        look_every: tokens between two looks at a running sample.
     """
 
     center: float
@@ -52,6 +55,8 @@ class Evidence:
     slope: float
     bias: float
     samples: int
+    cut_below: float = 0.0
+    look_every: int = 8
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -60,6 +65,10 @@ class Evidence:
                 raise ValueError(f"{field.name} must be a number, not {value!r}")
         if self.scale <= 0:
             raise ValueError(f"scale must be above 0, not {self.scale}")
+        if not 0 <= self.cut_below < 1:
+            raise ValueError(f"cut_below must be 0 or more and below 1, not {self.cut_below}")
+        if not isinstance(self.look_every, int) or self.look_every < 1:
+            raise ValueError(f"look_every must be a whole number above 0, not {self.look_every}")
 
     def probability(self, value: float) -> float:
         """Probability that a sample of this likelihood gives the answer of its query."""
@@ -85,7 +94,8 @@ class Evidence:
         """
         values = json.loads(text)
         names = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or set(values) != set(names):
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not isinstance(values, dict) or not needed <= set(values) <= set(names):
             raise ValueError(f"must be an object with {', '.join(names)}")
         return cls(**values)
 

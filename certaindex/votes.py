@@ -61,7 +61,7 @@ class Votes:
 
     @property
     def n(self) -> int:
-        """Finished samples, with and without an answer."""
+        """Finished samples, with and without an answer; those cut as improbable are among them."""
         return len(self.history)
 
     @property

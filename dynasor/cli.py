@@ -29,6 +29,12 @@ from dynasor.commands.options import (
     TuneOption,
     overrides,
 )
+from dynasor.commands.rank_blend import rank_blend
+from dynasor.commands.rank_build_data import rank_build_data
+from dynasor.commands.rank_eval import rank_eval
+from dynasor.commands.rank_score import rank_score
+from dynasor.commands.rank_train import rank_train
+from dynasor.commands.rank_train_cheap import rank_train_cheap
 from dynasor.commands.record import record
 from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
@@ -155,6 +161,18 @@ app.command()(evidence)
 app.command()(calibrate)
 app.command()(serve)
 app.command()(key)
+
+rank = typer.Typer(
+    help="Predict which prompts get long answers: data, training, evaluation, scores.",
+    no_args_is_help=True,
+)
+rank.command("build-data")(rank_build_data)
+rank.command("train-cheap")(rank_train_cheap)
+rank.command("eval")(rank_eval)
+rank.command("score")(rank_score)
+rank.command("train")(rank_train)
+rank.command("blend")(rank_blend)
+app.add_typer(rank, name="rank")
 
 
 def _version(wanted: bool) -> None:

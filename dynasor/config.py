@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from certaindex.answers import extractor
 from certaindex.stopping import parse_rule
@@ -28,6 +35,8 @@ LARGEST_FILE = 1 << 20
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
 GENERAL_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+NO_RANKING = "none"
+"""Value of ranking.model that ranks nothing."""
 VLLM_ORDERS = ("none", "vllm", "vllm-priority")
 """Values of scheduler.policy that leave the order to vLLM."""
 
@@ -106,6 +115,11 @@ class AlgorithmConfig(_Section):
         description="what `dynasor evidence` learned of the model, for `weigh = evidence`; the "
         "embedded model brings its own",
     )
+    early_cut: bool = Field(
+        True,
+        description="with `weigh = evidence`: cut a sample once it has become improbable, where what "
+        "was learned of the model says that it pays",
+    )
     logprobs: bool = Field(
         False, description="keep each token's log-probability with recorded samples"
     )
@@ -169,6 +183,31 @@ class SchedulerConfig(_Section):
         return value
 
 
+class RankingConfig(_Section):
+    """`[ranking]`: how long a query will be, by its prompt."""
+
+    model: str = Field(
+        NO_RANKING,
+        description="`none`, a ranker that comes with the package (`cheap`), or the folder of a "
+        "trained one",
+    )
+    deadline: float = Field(
+        0.05, gt=0, le=10, description="seconds after which a query goes on without a rank"
+    )
+    window: float = Field(
+        0.002, ge=0, description="seconds in which prompts gather, to be ranked together"
+    )
+    batch: int = Field(64, ge=1, le=4096, description="prompts that are ranked together at most")
+
+    @field_validator("window")
+    @classmethod
+    def _shorter_than_the_deadline(cls, value: float, info: ValidationInfo) -> float:
+        deadline = info.data.get("deadline")
+        if deadline is not None and value >= deadline:
+            raise ValueError(f"must be less than ranking.deadline, which is {deadline}")
+        return value
+
+
 class Config(_Section):
     """All settings of a run."""
 
@@ -177,6 +216,7 @@ class Config(_Section):
     allocator: AllocatorConfig = AllocatorConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     server: ServerConfig = ServerConfig()
+    ranking: RankingConfig = RankingConfig()
 
     @property
     def instruction(self) -> str:

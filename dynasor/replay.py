@@ -3,25 +3,30 @@
 For each query, random orders of its recorded samples; `wave` of them in flight, each decoding one
 token a tick. When a sample ends it votes and the rule decides; when the query stops, the samples in
 flight are cut, and the tokens that they have spent count. Latency is the time at which the query
-stops, in tokens: the longest chain of samples that waited for each other.
+stops, in tokens: the longest chain of samples that waited for each other. Where samples are cut because
+they have become improbable (`certaindex.early_cut`), what they had by then counts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from heapq import heappop, heappush
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from certaindex.evidence import Evidence, likelihood
+from certaindex.early_cut import EarlyCut
+from certaindex.evidence import Evidence
 from certaindex.stopping import StopRule
-from certaindex.votes import Votes
 from dynasor.errors import DataError
+from dynasor.recorded_query import (
+    ExactGroups,
+    Grouping,
+    RecordedQuery,
+    collect_queries,
+    is_right,
+)
 from dynasor.replay_results import ReplayResult, Run, summarise
-from dynasor.traces import TraceSample
+from dynasor.replay_run import run_query
 
 __all__ = [
     "ExactGroups",
@@ -29,82 +34,13 @@ __all__ = [
     "RecordedQuery",
     "ReplayResult",
     "collect_queries",
+    "is_right",
     "replay",
+    "run_query",
 ]
 
 LARGEST_BUDGET = 64
 """Full budget where none is given: the fewest samples of any query, but at most this many."""
-
-
-class Grouping(Protocol):
-    """Sorts answers into groups of equivalent ones (`certaindex.equivalence.AnswerGroups`)."""
-
-    def add(self, answer: str | None) -> int | None:
-        """Group of the answer, a new one where it equals no earlier answer; None for no answer."""
-        ...
-
-
-class ExactGroups:
-    """Groups answers that are the same text."""
-
-    def __init__(self) -> None:
-        self._ids: dict[str, int] = {}
-
-    def add(self, answer: str | None) -> int | None:
-        """Group of the answer."""
-        return None if answer is None else self._ids.setdefault(answer, len(self._ids))
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedQuery:
-    """All recorded samples of one query, in the order of the file.
-
-    Attributes:
-        id: name of the query.
-        groups: group of each sample's answer, None where it has none.
-        tokens: output tokens of each sample.
-        gold: group of the right answer, None where no sample gave it.
-        graded: whether the right answer is known.
-        likelihoods: of each sample (see `certaindex.evidence`); empty where some were not recorded.
-    """
-
-    id: str
-    groups: tuple[int | None, ...]
-    tokens: tuple[int, ...]
-    gold: int | None
-    graded: bool = True
-    likelihoods: tuple[float, ...] = ()
-
-    def weights(self, evidence: Evidence | None) -> Sequence[float]:
-        """Vote weight of each sample: 1, or what its likelihood says."""
-        if evidence is None or not self.likelihoods:
-            return [1.0] * len(self.groups)
-        return [evidence.weigh((value,)) for value in self.likelihoods]
-
-
-def collect_queries(
-    samples: Iterable[TraceSample], grouping: Callable[[], Grouping] = ExactGroups
-) -> list[RecordedQuery]:
-    """Gather the samples of each query and sort their answers into groups."""
-    collected: dict[str, list[TraceSample]] = {}
-    for sample in samples:
-        collected.setdefault(sample.query, []).append(sample)
-    return [_query(name, rows, grouping()) for name, rows in collected.items()]
-
-
-def _query(name: str, rows: list[TraceSample], grouping: Grouping) -> RecordedQuery:
-    groups = tuple(grouping.add(row.answer) for row in rows)
-    gold = grouping.add(rows[0].gold)  # last, so that the gold text cannot stand for a group
-    return RecordedQuery(
-        name,
-        groups,
-        tuple(row.tokens for row in rows),
-        gold if gold in set(groups) else None,
-        graded=rows[0].gold is not None,
-        likelihoods=tuple(likelihood(row.logprobs) for row in rows if row.logprobs)
-        if all(row.logprobs for row in rows)
-        else (),
-    )
 
 
 def replay(
@@ -116,6 +52,7 @@ def replay(
     max_samples: int | None = None,
     seed: int = 0,
     evidence: Evidence | None = None,
+    early_cut: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
     """Replay every rule on the same random orders of the recorded samples.
@@ -128,6 +65,7 @@ def replay(
         max_samples: the full budget; None for the fewest samples of any query, at most 64.
         seed: of the orders.
         evidence: weighs the votes that the rules see; the full budget's are never weighed.
+        early_cut: cut samples that have become improbable, where the evidence says that it pays.
         progress: called with (queries done, queries in all) after each query.
     """
     budget = full_budget(queries, max_samples)
@@ -135,15 +73,17 @@ def replay(
         raise ValueError(f"orders and wave must be 1 or more, not {orders} and {wave}")
     runs: dict[str, list[list[Run]]] = {name: [] for name in rules}
     full: list[tuple[float, float]] = []
+    cut = EarlyCut.of(evidence) if early_cut and evidence is not None else None
+    every = 1 if cut is None else cut.every
     for done, query in enumerate(queries):
         shuffled = draw_orders(query, orders, budget, seed, done)
         answers = [full_answer(query, order) for order in shuffled]
         full.append(_full_budget_of(query, shuffled, answers))
-        weights = query.weights(evidence)
+        weights, lost = query.weights(evidence), query.lost_at(cut)
         for name, rule in rules.items():
             runs[name].append(
                 [
-                    run_query(query, order, rule, wave, answer, weights)
+                    run_query(query, order, rule, wave, answer, weights, lost, every)
                     for order, answer in zip(shuffled, answers, strict=True)
                 ]
             )
@@ -206,52 +146,3 @@ def _full_budget_of(
     tokens = np.array(query.tokens)[np.array(orders)].sum(axis=1).mean()
     right = [is_right(query, answer) for answer in answers]
     return float(np.mean(right)), float(tokens)
-
-
-def is_right(query: RecordedQuery, answer: int | None) -> bool:
-    """Whether an answer group is the gold one."""
-    return answer is not None and answer == query.gold
-
-
-def run_query(
-    query: RecordedQuery,
-    order: Sequence[int],
-    rule: StopRule,
-    wave: int,
-    full: int | None,
-    weights: Sequence[float] | None = None,
-) -> Run:
-    """One query in one order, `wave` samples in flight, until the rule stops it.
-
-    Votes count 1 each where `weights` (of the samples, in the order of the file) is None.
-    """
-    votes = Votes(max_samples=len(order))
-    dense: dict[int, int] = {}  # the query's group -> the votes' group, first seen first
-    running: list[tuple[int, int]] = []  # (end, position in the order)
-    started, reason = 0, "complete"
-    now = 0
-    while started < min(wave, len(order)):
-        heappush(running, (query.tokens[order[started]], started))
-        started += 1
-    while running:
-        now, position = heappop(running)
-        sample = order[position]
-        group = query.groups[sample]
-        seen = None if group is None else dense.setdefault(group, len(dense))
-        votes.in_flight = len(running)
-        votes.add(seen, query.tokens[sample], 1.0 if weights is None else weights[sample])
-        if votes.n == len(order):
-            break
-        verdict = rule.decide(votes)
-        if verdict.stop:
-            reason = verdict.stop
-            break
-        if started < len(order):
-            heappush(running, (now + query.tokens[order[started]], started))
-            started += 1
-    # Those in flight began (end - tokens) and are cut now.
-    cut = sum(now - (end - query.tokens[order[position]]) for end, position in running)
-    answer = None if votes.leader is None else list(dense)[votes.leader]
-    return Run(
-        is_right(query, answer), answer == full, votes.total_tokens + cut, votes.n, now, reason
-    )

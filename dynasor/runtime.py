@@ -19,13 +19,16 @@ from algorithms.program import Answer, Certainty, Event, Generation, Program, Re
 from dynasor.allocator import Allocator, LiveQuery, StopReason, TokenBill
 from dynasor.engines.base import Engine
 from dynasor.errors import EngineError
-from dynasor.scheduling.forecast import Forecast
+from dynasor.ranking.scorer import LengthScorer
+from dynasor.scheduling.forecast import Forecast, QueryForecast
 from dynasor.scheduling.gang import Hints
 
 logger = logging.getLogger(__name__)
 
 CUT_TIMEOUT = 30.0
 """Seconds that an engine has to confirm a cut; then the query ends without its last token counts."""
+HINT_EVERY = 1.0
+"""Seconds between two hints that have only the progress of running requests to tell."""
 AHEAD = 0.05
 """Part of the time until an answer is due that is kept for cutting a query and sending its answer."""
 
@@ -98,6 +101,10 @@ class _Query(LiveQuery):
         self.started = monotonic()
         self.failed = 0
         self.errors: list[str] = []
+        self.rank: float | None = None
+        self.forecast: QueryForecast | None = None
+        self.progress: dict[str, int] = {}  # tokens so far of requests that tell
+        self.hinted = self.started
 
 
 class Runtime:
@@ -112,6 +119,7 @@ class Runtime:
         log: keeps the finished samples, or None.
         observer: is told what happens, or None.
         forecast: foresees how much work a query has left, for the engine's scheduler; or None.
+        scorer: ranks queries by their prompt, for the scheduler and the forecast; or None.
     """
 
     def __init__(
@@ -123,8 +131,10 @@ class Runtime:
         log: SampleLog | None = None,
         observer: Observer | None = None,
         forecast: Forecast | None = None,
+        scorer: LengthScorer | None = None,
     ) -> None:
         self._forecast = forecast
+        self._scorer = scorer
         self._engine = engine
         self._allocator = allocator
         self._in_order = in_order
@@ -162,6 +172,7 @@ class Runtime:
         deadline: float | None = None,
         due: float | None = None,
         when_due: bool = False,
+        question: str | None = None,
     ) -> Outcome:
         """Run one program to its outcome; cancelling the call cuts its requests.
 
@@ -171,11 +182,13 @@ class Runtime:
             due: seconds in which the answer is wanted, or None; the scheduler goes by it.
             when_due: answer shortly before it is due with the best so far, or as soon after as there
                 is one; else the stop rule is waited for.
+            question: what is asked, by which the query is ranked; None for no rank.
 
         Raises:
             EngineError: if the engine dies.
         """
         query = _Query(program, due)
+        await self._foresee(query, question)
         loop = asyncio.get_running_loop()
         timers = []
         if deadline is not None:
@@ -197,6 +210,16 @@ class Runtime:
         """End all queries now with the best answers so far, as if their deadlines had come."""
         for query in list(self._open.values()):
             self._stop(query, "deadline")
+
+    async def _foresee(self, query: _Query, question: str | None) -> None:
+        """Rank the query, which takes no longer than the scorer's deadline."""
+        ranked = None
+        if self._scorer is not None and question is not None:
+            ranked = await self._scorer.rank(question)
+        if ranked is not None:
+            query.rank = ranked.rank
+        if self._forecast is not None:
+            query.forecast = self._forecast.query(None if ranked is None else ranked.lengths)
 
     def _press(self, query: _Query) -> None:
         """The answer is due."""
@@ -250,8 +273,11 @@ class Runtime:
         if not isinstance(event, Generation):
             if not query.stopping:
                 query.program.receive(event)
+                query.progress[request.id] = event.tokens
                 self._notify(query, request, event)
                 self._cut(query, query.program.cancelled())
+                if monotonic() - query.hinted > HINT_EVERY:
+                    self._hint(query)
             return
         # First on disk: a decision may only rest on samples that a restart will find again.
         if keep and self._log is not None:
@@ -285,17 +311,23 @@ class Runtime:
         # Reading an answer may wait for the equivalence worker; other queries go on meanwhile.
         await asyncio.to_thread(query.program.receive, generation)
         self._notify(query, request, generation)
-        if self._forecast is not None and generation.finish_reason in ("stop", "length"):
-            self._forecast.sample_ended(generation.tokens)
+        if query.forecast is not None and generation.finish_reason != "error":
+            # One that its program cut has told what samples cost, as those that ended by themselves.
+            query.forecast.sample_ended(generation.tokens, cut=generation.finish_reason == "length")
         self._review(query)
 
     def _hint(self, query: _Query) -> None:
         """Tell the engine's scheduler what is left to do."""
-        if self._forecast is None:
+        if query.forecast is None and query.rank is None:
             return
-        program = query.program
+        query.hinted = monotonic()
+        program, tokens = query.program, None
+        if query.forecast is not None:
+            running = [query.progress.get(request, 0) for request in query.in_flight]
+            tokens = query.forecast.remaining(program.votes(), running).tokens
         hints = Hints(
-            tokens=self._forecast.remaining_tokens(program.votes()),
+            tokens=tokens,
+            rank=query.rank,
             certainty=program.certainty().value,
             deadline=None if query.due is None else query.due - monotonic(),
         )
@@ -331,8 +363,8 @@ class Runtime:
         query.stopping = True
         query.reason = reason
         self._allocator.release(query)
-        if self._forecast is not None:
-            self._forecast.query_ended(query.program.votes())
+        if query.forecast is not None:
+            query.forecast.ended(query.program.votes(), by_rule=reason != "deadline")
         for request, (_, generation) in query.ended.items():
             query.in_flight.discard(request)
             self._charge(query, generation)

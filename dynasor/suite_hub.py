@@ -37,10 +37,13 @@ def hub_suite(spec: str) -> HubSuite | None:
     return HubSuite(match[1], match[2]) if match else None
 
 
-def hub_rows(suite: HubSuite, split: str | None) -> Iterator[tuple[Any, str]]:
+def hub_rows(
+    suite: HubSuite, split: str | None, *, files: str | None = None
+) -> Iterator[tuple[Any, str]]:
     """Each row of a data set, and its place for errors.
 
-    `suite.repository` may also be a folder that holds a data set.
+    `suite.repository` may also be a folder that holds a data set, or the kind of `files`, which then
+    are the data set.
 
     Raises:
         DataError: if it cannot be loaded.
@@ -55,7 +58,7 @@ def hub_rows(suite: HubSuite, split: str | None) -> Iterator[tuple[Any, str]]:
         ) from None
     part = split or suite.split
     try:
-        rows = load_dataset(suite.repository, suite.config, split=part)
+        rows = load_dataset(suite.repository, suite.config, split=part, data_files=files)
     except Exception as error:  # datasets raises many kinds, for network, names and formats
         reason = " ".join(str(error).split())[:300]
         raise DataError(

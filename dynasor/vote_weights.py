@@ -1,4 +1,4 @@
-"""How much each vote counts, as `[algorithm] weigh` says."""
+"""How much each vote counts, and which samples do not come to vote, as `[algorithm] weigh` says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from algorithms.program import Generation
 from certaindex.confidence import confidence_statistics
+from certaindex.early_cut import EarlyCut
 from certaindex.evidence import Evidence
 from dynasor import embedded_model
 from dynasor.config import Config
@@ -35,6 +36,18 @@ def weigher(config: Config) -> Callable[[Generation], float] | None:
             )
         return lambda sample: evidence.weigh(sample.logprobs)
     return lambda sample: _by_confidence(sample, statistic)
+
+
+def early_cut(config: Config) -> EarlyCut | None:
+    """Which running samples are cut; None where votes are not weighed by evidence, or it does not pay.
+
+    Raises:
+        ConfigError: if the evidence cannot be read.
+    """
+    if config.algorithm.weigh != "evidence" or not config.algorithm.early_cut:
+        return None
+    evidence = evidence_of(config)
+    return None if evidence is None else EarlyCut.of(evidence)
 
 
 def _by_confidence(sample: Generation, statistic: str) -> float:

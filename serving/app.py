@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from certaindex.equivalence import AnswerEquivalence
 from dynasor.config import Config
 from dynasor.engines.build import build_engine
+from dynasor.ranking.scorer import LengthScorer
 from serving import answer_routes, api_errors, live_page, operations
 from serving.engine_guard import EngineGuard
 from serving.front_door import FrontDoor, is_loopback
@@ -27,6 +28,7 @@ def create_app(
     equivalence: AnswerEquivalence,
     environment: Mapping[str, str],
     guard: EngineGuard | None = None,
+    scorer: LengthScorer | None = None,
 ) -> FastAPI:
     """The application; its engine is `app.state.service.guard`, which the caller starts and closes.
 
@@ -36,6 +38,7 @@ def create_app(
         equivalence: groups answers.
         environment: says where traces go.
         guard: the engine; by default built from the configuration.
+        scorer: ranks queries by their prompt, or None.
     """
     app = FastAPI(
         title="Dynasor",
@@ -53,7 +56,9 @@ def create_app(
             tracer,
             recovered=metrics.recovered,
         )
-    service = QueryService(guard, config, equivalence, metrics, tracer)
+    if scorer is not None:
+        scorer.observe = metrics.rank_seconds.observe
+    service = QueryService(guard, config, equivalence, metrics, tracer, scorer)
     app.state.service, app.state.metrics = service, metrics
     metrics.slo = config.server.slo
     app.include_router(answer_routes.router)

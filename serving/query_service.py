@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import cast
 
 from opentelemetry import trace
@@ -25,19 +25,18 @@ from certaindex.answers import extract
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
-from dynasor.bench.prompt_rank import PromptRank
 from dynasor.config import EMBEDDED, Config
 from dynasor.errors import EngineError
+from dynasor.ranking.prompt_text import prompt_text
+from dynasor.ranking.scorer import LengthScorer
 from dynasor.runtime import Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
-from dynasor.scheduling.gang import Hints
 from dynasor.vote_weights import weigher
 from serving.api_errors import ApiError
 from serving.engine_guard import LOST, EngineGuard
 from serving.front_door import Visit
 from serving.live_query import LiveQuery
 from serving.metrics import Metrics
-from serving.query_forecast import QueryForecast, weighted
 from serving.reasoning_plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -59,6 +58,7 @@ class QueryService:
         equivalence: groups answers.
         metrics: are told of each query.
         tracer: of one span a query.
+        scorer: ranks queries by their prompt, or None.
     """
 
     def __init__(
@@ -68,13 +68,14 @@ class QueryService:
         equivalence: AnswerEquivalence,
         metrics: Metrics,
         tracer: Tracer,
+        scorer: LengthScorer | None = None,
     ) -> None:
         self.guard = guard
         self.config = config
         self._equivalence = equivalence
         self._metrics = metrics
         self._tracer = tracer
-        self._ranks = PromptRank()
+        self._scorer = scorer
         self._forecasts: OrderedDict[str, Forecast] = OrderedDict()
         self._runtimes: dict[str, Runtime] = {}
         self.live: dict[str, LiveQuery] = {}
@@ -173,44 +174,44 @@ class QueryService:
             else PerQuery(parse_rule(f"fixed:{plan.samples}"), plan.samples, tokens=plan.tokens),
             in_order=plan.sampling.seed is not None,
             observer=query,
-            forecast=None if plan.plain else self._forecast(plan),
+            forecast=self._forecast(plan),
+            scorer=self._scorer,
         )
-        length = len(str(plan.prompt))
-        if plan.plain:
-            self._hint(plan, length)
         self._runtimes[plan.id] = runtime
         try:
             await runtime.solve(
-                program, deadline=plan.deadline, due=plan.deadline if plan.in_hurry else None
+                program,
+                deadline=plan.deadline,
+                due=plan.deadline if plan.in_hurry else None,
+                question=prompt_text(plan.prompt),
             )
-            if plan.plain and (n := program.votes().n):
-                self._ranks.learn(length, program.votes().total_tokens / n)
         except Exception as error:
             logger.exception("query %s failed", plan.id)
             query.failed(error)
         finally:
             del self._runtimes[plan.id]
 
-    def _hint(self, plan: Plan, length: int) -> None:
-        begin = perf_counter()
-        rank = self._ranks.guess(length)
-        self._metrics.rank_seconds.observe(perf_counter() - begin)
-        work = weighted(max(rank, 1.0), plan.priority)
-        deadline = plan.deadline if plan.in_hurry else None
-        self.guard.hint(plan.id, Hints(tokens=work * plan.samples, rank=work, deadline=deadline))
-
     def _forecast(self, plan: Plan) -> Forecast:
+        """What the scheduler is told of a query's work: half for each step of its priority.
+
+        The scheduler serves the least expected work first, so a query whose work is divided by its
+        weight stands where the shortest weighted processing time would put it (Smith, 1956). The rules
+        of the configuration are few and soon all known; those that clients bring could keep the server
+        busy with playing them, so they are not played.
+        """
         config = self.config
+        rule = f"fixed:{plan.samples}" if plan.plain else plan.rule
         ours = {config.allocator.rule, *(effort.rule for effort in config.server.effort.values())}
-        shared = self._forecasts.get(plan.rule)
+        key = f"{plan.algorithm} {rule}"  # plain requests and samples differ in length
+        shared = self._forecasts.get(key)
         if shared is None:
-            shared = self._forecasts[plan.rule] = Forecast(
-                cast(HashableRule, parse_rule(plan.rule))
+            shared = self._forecasts[key] = Forecast(
+                cast(HashableRule, parse_rule(rule)), play=plan.rule in ours and not plan.plain
             )
             if len(self._forecasts) > FORECASTS:
                 self._forecasts.popitem(last=False)
-        self._forecasts.move_to_end(plan.rule)
-        return QueryForecast(shared, plan.priority, play=plan.rule in ours)
+        self._forecasts.move_to_end(key)
+        return shared.weighted(0.5**plan.priority)
 
     def _program(self, plan: Plan) -> Program:
         if plan.plain:

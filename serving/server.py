@@ -17,6 +17,7 @@ import uvicorn
 from certaindex.equivalence import AnswerEquivalence
 from dynasor.config import Config
 from dynasor.errors import ConfigError, DynasorError
+from dynasor.ranking.scorer import ranking
 from dynasor.vote_weights import weigher
 from serving.app import create_app, reconfigure, with_front_door
 from serving.engine_guard import EngineGuard
@@ -94,8 +95,8 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(READERS, "reader"))
-    with AnswerEquivalence() as equivalence:
-        app = create_app(config, keys, equivalence, os.environ)
+    with AnswerEquivalence() as equivalence, ranking(config.ranking) as scorer:
+        app = create_app(config, keys, equivalence, os.environ, scorer=scorer)
         door = with_front_door(app, config, keys)
         guard = app.state.service.guard
         server = _Server(

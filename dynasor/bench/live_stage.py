@@ -22,6 +22,7 @@ from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival
 from dynasor.config import Config
 from dynasor.engines.base import Engine
+from dynasor.ranking.scorer import LengthScorer, ScorerCounters
 from dynasor.suites import Suite
 
 
@@ -36,6 +37,7 @@ class LiveStage:
         profile: how long to measure.
         chats: share of plain chats.
         equivalence: groups answers.
+        scorer: ranks questions, or None.
         measured: told of each query of the reference measurement, for a display.
     """
 
@@ -48,6 +50,7 @@ class LiveStage:
         profile: Profile,
         chats: float,
         equivalence: AnswerEquivalence,
+        scorer: LengthScorer | None,
         measured: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -57,6 +60,7 @@ class LiveStage:
         self._profile = profile
         self._chats = chats
         self._equivalence = equivalence
+        self._scorer = scorer
         self._measured = measured
         self._runs = 0
 
@@ -95,6 +99,8 @@ class LiveStage:
         counters = getattr(self._engine, "counters", None)
         if counters is not None:
             await counters(reset=True)
+        if self._scorer is not None:
+            self._scorer.counters = ScorerCounters()
         live = await run_live(
             self._service(system, f"run-{self._runs}", repeat=point.repeat),
             arrivals,
@@ -103,6 +109,9 @@ class LiveStage:
             keep=keep,
         )
         counted = await counters() if counters is not None else {}
+        if self._scorer is not None:
+            ranks = asdict(self._scorer.counters)
+            counted = {**counted, **{f"rank_{name}": value for name, value in ranks.items()}}
         return StageRun(live.seconds, asdict(live.generator), counted)
 
     def _service(
@@ -122,4 +131,5 @@ class LiveStage:
             label=label,
             repeat=repeat,
             observer=observer,
+            scorer=self._scorer,
         )

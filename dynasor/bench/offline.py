@@ -27,7 +27,7 @@ from dynasor.errors import ConfigError
 from dynasor.run_folder import RunFolder
 from dynasor.runtime import Observer, Runtime
 from dynasor.suites import Query, Suite
-from dynasor.vote_weights import weigher
+from dynasor.vote_weights import early_cut, weigher
 
 
 class System(NamedTuple):
@@ -81,6 +81,7 @@ def make_program(
         extract=lambda text: extract(text, name),
         groups=AnswerGroups(equivalence),
         weigh=weigher(config),
+        cut=early_cut(config),
         report_every=report_every,
     )
 

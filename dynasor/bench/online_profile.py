@@ -74,7 +74,7 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "ablation": Profile(
         factors=(1, 2, 4),
-        duration=18,
+        duration=16,
         warm_up=3,
         cool_down=2,
         patience=5,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from algorithms.program import Sampling
 from algorithms.self_consistency import SelfConsistency, Weigh
+from certaindex.early_cut import EarlyCut
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from dynasor.errors import DataError
-from dynasor.replay import RecordedQuery, collect_queries
+from dynasor.ranking.prompt_text import prompt_text
+from dynasor.recorded_query import RecordedQuery, collect_queries
 from dynasor.traces import TraceSample
 
 PROMPT_TOKENS = 200
@@ -25,10 +27,12 @@ class RecordedQuestion:
     Attributes:
         query: answers in groups, tokens, and which answer is right.
         prompt_tokens: of the question.
+        prompt: its text, where the trace says it.
     """
 
     query: RecordedQuery
     prompt_tokens: int = PROMPT_TOKENS
+    prompt: str | None = None
 
     def tokens(self, sample: int) -> int:
         """Output tokens of a sample; at least the one that ends it."""
@@ -39,10 +43,9 @@ class RecordedQuestion:
         group = self.query.groups[sample]
         return "" if group is None else str(group)
 
-    def logprobs(self, sample: int) -> tuple[float, ...] | None:
-        """As of one token that is as likely as the sample; None where that was not recorded."""
-        likelihoods = self.query.likelihoods
-        return (likelihoods[sample],) if likelihoods else None
+    def logprobs(self, sample: int) -> Sequence[float] | None:
+        """Log-probability of each token of a sample; None where that was not recorded."""
+        return self.query.logprobs[sample] if self.query.logprobs else None
 
     def is_right(self, answer: str | None) -> bool | None:
         """Whether an answer is the right one, None where that is not known."""
@@ -70,9 +73,10 @@ def collect_questions(
     rows = [sample for sample in samples if sample.finish_reason not in ("aborted", "error")]
     if not rows:
         raise DataError("the trace holds no finished samples; record some first")
-    prompts = {row.query: row.prompt_tokens for row in rows if row.prompt_tokens}
+    tokens = {row.query: row.prompt_tokens for row in rows if row.prompt_tokens}
+    texts = {row.query: prompt_text(row.prompt) for row in rows if row.prompt is not None}
     return {
-        query.id: RecordedQuestion(query, prompts.get(query.id, prompt_tokens))
+        query.id: RecordedQuestion(query, tokens.get(query.id, prompt_tokens), texts.get(query.id))
         for query in collect_queries(rows)
     }
 
@@ -93,13 +97,16 @@ def check_budget(questions: Mapping[str, RecordedQuestion], samples: int) -> Non
             )
 
 
-def program_of(name: str, samples: int, weigh: Weigh | None = None) -> SelfConsistency:
+def program_of(
+    name: str, samples: int, weigh: Weigh | None = None, cut: EarlyCut | None = None
+) -> SelfConsistency:
     """Self-consistency over recorded answers, which are compared as they are.
 
     Args:
         name: id of the program.
         samples: the full budget.
         weigh: vote weight of a sample, or None.
+        cut: which running samples are cut, or None.
     """
     return SelfConsistency(
         name,
@@ -109,4 +116,5 @@ def program_of(name: str, samples: int, weigh: Weigh | None = None) -> SelfConsi
         extract=lambda text: text or None,
         groups=AnswerGroups(ExactEquivalence()),
         weigh=weigh,
+        cut=cut,
     )

@@ -9,13 +9,15 @@ from typing import Any, cast
 from certaindex.equivalence import AnswerEquivalence
 from certaindex.stopping import StopRule, parse_rule
 from dynasor.allocator import Allocator, PerQuery
-from dynasor.bench.offline import make_program
+from dynasor.bench.offline import ask, make_program
 from dynasor.bench.prompt_rank import PromptRank
 from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival
 from dynasor.config import Config
 from dynasor.engines.base import Engine
 from dynasor.forecast_wave import ForecastWave
+from dynasor.ranking.prompt_text import prompt_text
+from dynasor.ranking.scorer import LengthScorer
 from dynasor.runtime import Observer, Outcome, Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
 from dynasor.scheduling.gang import Hints
@@ -55,6 +57,8 @@ class Service:
         label: sets the requests apart from those of other services on this engine.
         repeat: another one, other samples.
         observer: is told what happens, or None.
+        scorer: ranks questions for systems that take hints; None for none, and for `rank` a guess from
+            the prompt's length.
     """
 
     def __init__(
@@ -68,10 +72,11 @@ class Service:
         label: str,
         repeat: int = 0,
         observer: Observer | None = None,
+        scorer: LengthScorer | None = None,
     ) -> None:
         self._engine = engine
         self._system = system
-        weighing = {"weigh": "evidence" if system.weighs else None}
+        weighing = {"weigh": "evidence" if system.weighs else None, "early_cut": system.cuts}
         self._config = _changed(config, weighing)
         self._chat_config = _changed(config, {"weigh": None, "samples": 1})
         self._suite = suite
@@ -81,6 +86,7 @@ class Service:
         self._questions = {
             query.id: (first + place, query) for place, query in enumerate(suite.queries)
         }
+        self._scorer = scorer if system.hints != "none" else None
         self._ranks = PromptRank()
         rule = parse_rule(system.stop_rule(config.algorithm.samples))
         self._queries = self._runtime(
@@ -93,11 +99,13 @@ class Service:
 
     def _runtime(self, rule: StopRule, allocator: Allocator, observer: Observer | None) -> Runtime:
         hinted = self._system.hints == "forecast"
+        limit = self._config.algorithm.max_tokens
         return Runtime(
             self._engine,
             allocator,
             observer=observer,
-            forecast=Forecast(rule) if hinted else None,
+            forecast=Forecast(rule, limit=limit) if hinted else None,
+            scorer=self._scorer,
         )
 
     async def answer(self, arrival: Arrival) -> Outcome:
@@ -115,12 +123,15 @@ class Service:
             number,
             self._equivalence,
         )
-        if self._system.hints == "rank":
+        if self._system.hints == "rank" and self._scorer is None:
             rank = self._ranks.guess(len(query.question))
             self._engine.hint(program.id, Hints(rank=rank))
         when_due = self._system.when_due
         outcome = await (self._chats if chat else self._queries).solve(
-            program, due=arrival.deadline if when_due else None, when_due=when_due
+            program,
+            due=arrival.deadline if when_due else None,
+            when_due=when_due,
+            question=prompt_text(ask(query.question, self._config.instruction)),
         )
         votes = program.votes()
         if votes.n:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from certaindex.early_cut import EarlyCut
 from certaindex.evidence import Evidence
 from dynasor.bench.online_profile import Profile
 from dynasor.bench.recorded import RecordedQuestion, check_budget, collect_questions
 from dynasor.bench.simulated_stage import SimulatedStage, suite_of
 from dynasor.bench.simulation import Cluster
 from dynasor.bench.systems import OnlineSystem
-from dynasor.config import Config
+from dynasor.config import NO_RANKING, Config, RankingConfig
 from dynasor.engines.calibration import Calibration
-from dynasor.errors import ConfigError
+from dynasor.errors import ConfigError, DataError
+from dynasor.ranking.scorer import Ranked, load_ranking, ranked_by
 from dynasor.scheduling.aging import aging_of
 from dynasor.suites import Suite
 from dynasor.traces import read_traces
@@ -94,8 +96,10 @@ def open_simulation(
         alone=max(profile.alone, 5),
         chats=chats,
         aging=aging_of(scheduler),
+        ranked=ranked_questions(config.ranking, questions),
         weigh=None if evidence is None else lambda sample: evidence.weigh(sample.logprobs),
         fit_memory=scheduler.fit_memory,
+        cut=None if evidence is None else EarlyCut.of(evidence),
     )
     settings = {
         "calibration": asdict(measured),
@@ -119,6 +123,31 @@ def _questions(traces: Sequence[Path]) -> dict[str, RecordedQuestion]:
     return found
 
 
-def can_simulate(system: OnlineSystem) -> bool:
-    """Whether the simulator has what a system needs: neither prompts nor vLLM's priorities."""
-    return system.hints != "rank" and system.policy != "vllm-priority"
+def can_simulate(system: OnlineSystem, ranking: RankingConfig) -> bool:
+    """Whether the simulator has what a system needs: it has no priorities of vLLM."""
+    if system.hints == "rank" and ranking.model == NO_RANKING:
+        return False
+    return system.policy != "vllm-priority"
+
+
+def ranked_questions(
+    ranking: RankingConfig, questions: Mapping[str, RecordedQuestion]
+) -> dict[str, Ranked]:
+    """What the configured ranker says of each question; nothing where none is configured.
+
+    Raises:
+        DataError: if the trace does not say what was asked, or there is no such ranker.
+        MissingExtra: if the ranker needs a package that is not there.
+    """
+    if ranking.model == NO_RANKING:
+        return {}
+    ranker, calibration = load_ranking(ranking.model)
+    prompts = [question.prompt for question in questions.values()]
+    silent = [name for name, each in questions.items() if each.prompt is None]
+    if silent:
+        raise DataError(
+            f"ranking.model = {ranking.model!r}: the trace does not say what question {silent[0]} "
+            f"asks, nor do {len(silent) - 1} others; use a trace with prompts, or no ranker"
+        )
+    ranks = ranked_by(ranker, calibration, [prompt or "" for prompt in prompts])
+    return {name: each for name, each in zip(questions, ranks, strict=True) if each is not None}

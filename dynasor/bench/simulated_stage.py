@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from algorithms.self_consistency import Weigh
+from certaindex.early_cut import EarlyCut
 from certaindex.stopping import parse_rule
 from dynasor.bench.arrivals import CHAT, group_of
 from dynasor.bench.live_run import Keep
@@ -25,6 +26,7 @@ from dynasor.bench.slo import Window
 from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.replica_settings import ReplicaSettings
+from dynasor.ranking.scorer import Ranked
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging
 from dynasor.suites import Query, Suite
@@ -74,8 +76,10 @@ class SimulatedStage:
             some of them asked again, with other samples.
         chats: share of plain chats.
         aging: starvation guard of the gang policies.
+        ranked: what a ranker says of each question; empty for no ranks.
         weigh: vote weight of a sample for systems that weigh, or None.
         fit_memory: whether gang policies look ahead in memory.
+        cut: which running samples are cut by systems that do so, or None.
     """
 
     def __init__(
@@ -89,8 +93,10 @@ class SimulatedStage:
         alone: int,
         chats: float,
         aging: Aging | None,
+        ranked: Mapping[str, Ranked],
         weigh: Weigh | None,
         fit_memory: bool = True,
+        cut: EarlyCut | None,
     ) -> None:
         self._cluster = cluster
         self._vanilla = vanilla
@@ -100,9 +106,11 @@ class SimulatedStage:
         self._alone = alone
         self._chats = chats
         self._aging = aging
+        self._ranked = ranked
         self._weigh = weigh
         self._fit_memory = fit_memory
         self._lone: tuple[dict[str, float], float] | None = None
+        self._cut = cut
 
     async def reference(self, *, capacity: bool) -> Reference:
         """Vanilla alone, then at saturation where its capacity is asked for."""
@@ -188,8 +196,10 @@ class SimulatedStage:
             policy=system.policy,
             aging=self._aging,
             forecast=self._forecast(system),
+            ranked=None if system.hints == "none" else self._ranked,
             when_due=system.when_due,
             weigh=self._weigh if system.weighs else None,
+            cut=self._cut if system.cuts else None,
             seed=seed,
         )
 

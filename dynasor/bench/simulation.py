@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from algorithms.self_consistency import Weigh
+from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator
 from dynasor.bench.recorded import RecordedQuestion, check_budget
 from dynasor.bench.virtual_front_end import Cluster, FrontEnd
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Counters, Job, Queue
+from dynasor.ranking.scorer import Ranked
 from dynasor.scheduling.arrival_queue import ArrivalQueue
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.policies import parse_policy
@@ -61,8 +63,10 @@ def simulate(
     policy: str = "default",
     aging: Aging | None = None,
     forecast: Forecast | None = None,
+    ranked: Mapping[str, Ranked] | None = None,
     when_due: bool = False,
     weigh: Weigh | None = None,
+    cut: EarlyCut | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Simulated:
@@ -77,8 +81,10 @@ def simulate(
         policy: order of the waiting, see `dynasor.scheduling.policies`; `vllm` is vLLM's own.
         aging: starvation guard of the gang policies.
         forecast: a fresh one; foresees a query's work for scheduler and router, None for none.
+        ranked: what a ranker says of each question, None for no ranks.
         when_due: see `dynasor.runtime.Runtime.solve`.
         weigh: vote weight of a sample, or None.
+        cut: which running samples are cut because they have become improbable, or None.
         seed: of the order in which each arrival gets the recorded samples.
         progress: called with the number of completions, from time to time.
 
@@ -91,7 +97,17 @@ def simulate(
     build = queue_builder(policy, aging)
     replicas = [Replica(cluster.replica, build) for _ in range(cluster.replicas)]
     front = FrontEnd(
-        replicas, cluster, questions, allocator, samples, forecast, when_due, weigh, str(seed)
+        replicas,
+        cluster,
+        questions,
+        allocator,
+        samples,
+        forecast,
+        ranked or {},
+        when_due,
+        weigh,
+        cut,
+        str(seed),
     )
     front.run(workload, progress)
     return Simulated(front.completions, [each.counters for each in replicas], front.now)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from certaindex.evidence import Evidence
 from dynasor.errors import ConfigError
 
 Hinting = Literal["none", "rank", "forecast"]
@@ -32,6 +33,7 @@ class OnlineSystem:
         meaning: one line for the report.
         weighs: whether votes count by the evidence of their likelihood.
         when_due: whether it knows when answers are due, and then gives the best so far.
+        cuts: whether samples that have become improbable are cut.
     """
 
     name: str
@@ -42,13 +44,14 @@ class OnlineSystem:
     meaning: str
     weighs: bool = False
     when_due: bool = False
+    cuts: bool = False
 
     def stop_rule(self, samples: int) -> str:
         """Text of its stop rule for a full budget of so many samples."""
         return f"fixed:{samples}" if self.rule == "full" else self.rule
 
 
-def all_systems(rule: str, wave: int, *, evidence: bool) -> tuple[OnlineSystem, ...]:
+def all_systems(rule: str, wave: int, *, evidence: Evidence | None) -> tuple[OnlineSystem, ...]:
     """Vanilla, the ablation (each line changes one thing of the one before), ours, and rivals.
 
     The rivals differ from ours in the order only: they stop as ours does.
@@ -56,17 +59,19 @@ def all_systems(rule: str, wave: int, *, evidence: bool) -> tuple[OnlineSystem, 
     Args:
         rule: the two-sided stop rule.
         wave: samples in flight of those systems that stop early and do not foresee it.
-        evidence: whether it is known what likelihoods say of this model; then ours weighs its votes
-            by them and stops by the lead in evidence.
+        evidence: what likelihoods say of this model, None where that is not known; by it ours weighs
+            its votes, stops by the lead in evidence, and cuts samples where that pays.
     """
     one, two = ONE_SIDED, rule
-    last = BY_EVIDENCE if evidence else rule
+    weighs, cuts = evidence is not None, evidence is not None and evidence.cut_below > 0
+    last = BY_EVIDENCE if weighs else rule
     ours = OnlineSystem(
-        OURS, last, "forecast", "default", "forecast", "answers when due", evidence, when_due=True
+        OURS, last, "forecast", "default", "forecast", "answers when due", weighs, True, cuts
     )
     weighed = OnlineSystem(
         "+evidence", BY_EVIDENCE, wave, "gang-srpt", "forecast", "weighs votes by likelihood", True
     )
+    waved = replace(ours, policy="gang-srpt", when_due=False)
     return (
         OnlineSystem(VANILLA, "full", "all", "vllm", "none", "all samples at once, vLLM's order"),
         OnlineSystem("+certaindex", one, wave, "vllm", "none", "stops once certain"),
@@ -76,14 +81,9 @@ def all_systems(rule: str, wave: int, *, evidence: bool) -> tuple[OnlineSystem, 
         OnlineSystem(
             "+two-sided", two, wave, "gang-srpt", "forecast", "stops also what is in vain"
         ),
-        *([weighed] if evidence else []),
-        replace(
-            ours,
-            name="+wave",
-            policy="gang-srpt",
-            meaning="wave by forecast",
-            when_due=False,
-        ),
+        *([weighed] if weighs else []),
+        replace(waved, name="+wave", meaning="wave by forecast", cuts=False),
+        *([replace(waved, name="+cut", meaning="cuts the improbable")] if cuts else []),
         ours,
         replace(
             ours, name="stop-only", policy="vllm", hints="none", meaning="ours in vLLM's own order"

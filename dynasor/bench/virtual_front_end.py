@@ -15,6 +15,7 @@ from typing import Any
 
 from algorithms.program import Generation, Progress, Request
 from algorithms.self_consistency import Weigh
+from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator, LiveQuery, StopReason
 from dynasor.bench.recorded import RecordedQuestion, program_of
 from dynasor.bench.workload import Arrival, Completion
@@ -22,8 +23,9 @@ from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Job, Report
 from dynasor.errors import DataError
+from dynasor.ranking.scorer import Ranked
 from dynasor.runtime import AHEAD
-from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.forecast import Forecast, QueryForecast
 from dynasor.scheduling.gang import Hints
 
 
@@ -62,8 +64,9 @@ class _Query(LiveQuery):
         question: RecordedQuestion,
         order: list[int],
         weigh: Weigh | None,
+        cut: EarlyCut | None,
     ) -> None:
-        super().__init__(program_of(arrival.id, len(order), weigh))
+        super().__init__(program_of(arrival.id, len(order), weigh, cut))
         self.arrival = arrival
         self.question = question
         self.order = order
@@ -73,6 +76,7 @@ class _Query(LiveQuery):
         self.hints: tuple[Hints, float] | None = None  # the latest, and their time
         self.first_token: float | None = None
         self.late = False  # its best answer so far is wanted now
+        self.forecast: QueryForecast | None = None
 
 
 class FrontEnd:
@@ -81,7 +85,7 @@ class FrontEnd:
     Args:
         replicas: what serves.
         cluster: what the front end takes.
-        questions, allocator, samples, forecast, when_due, weigh, seed: see `simulate`.
+        questions, allocator, samples, forecast, ranked, when_due, weigh, cut, seed: see `simulate`.
     """
 
     def __init__(
@@ -92,8 +96,10 @@ class FrontEnd:
         allocator: Allocator,
         samples: int,
         forecast: Forecast | None,
+        ranked: Mapping[str, Ranked],
         when_due: bool,
         weigh: Weigh | None,
+        cut: EarlyCut | None,
         seed: str,
     ) -> None:
         self.completions: list[Completion] = []
@@ -104,8 +110,10 @@ class FrontEnd:
         self._allocator = allocator
         self._samples = samples
         self._forecast = forecast
+        self._ranked = ranked
         self._when_due = when_due
         self._weigh = weigh
+        self._early_cut = cut
         self._seed = seed
         self._mean_tokens = [500.0, 0]  # of ended samples, and how many; for the router
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -172,10 +180,12 @@ class FrontEnd:
                 f"arrival {arrival.id} asks {arrival.question!r}, which was not recorded"
             )
         samples = self._samples if arrival.kind == "query" else 1
-        query = _Query(
-            arrival, question, question.order(f"{self._seed}/{arrival.id}", samples), self._weigh
-        )
+        order = question.order(f"{self._seed}/{arrival.id}", samples)
+        query = _Query(arrival, question, order, self._weigh, self._early_cut)
         query.replica = min(range(len(self._load)), key=self._load.__getitem__)
+        if self._forecast is not None:
+            ranked = self._ranked.get(arrival.question)
+            query.forecast = self._forecast.query(None if ranked is None else ranked.lengths)
         self._expect(query)
         if self._cluster.per_query:
             self._at(self.now + self._cluster.per_query, self._open, query)
@@ -235,12 +245,13 @@ class FrontEnd:
         if owner is None:
             return  # its query has stopped
         query, request = owner
-        if not report.finished:
-            query.program.receive(Progress(request.id, "", report.tokens))
-            self._cut(query, query.program.cancelled())
-            return
         sample = query.order[request.index]
         text, logprobs = query.question.text(sample), query.question.logprobs(sample)
+        if not report.finished:
+            known = None if logprobs is None else logprobs[: report.tokens]
+            query.program.receive(Progress(request.id, "", report.tokens, logprobs=known))
+            self._cut(query, query.program.cancelled())
+            return
         generation = Generation(request.id, text, report.tokens, logprobs=logprobs)
         self._fold(query, report.job, generation)
 
@@ -252,13 +263,12 @@ class FrontEnd:
         else:
             query.bill.finished += generation.tokens
         query.program.receive(generation)
-        if generation.finish_reason == "stop":
-            self._learn(generation.tokens)
+        self._learn(query, generation.tokens)
         self._review(query)
 
-    def _learn(self, tokens: int) -> None:
-        if self._forecast is not None:
-            self._forecast.sample_ended(tokens)
+    def _learn(self, query: _Query, tokens: int) -> None:
+        if query.forecast is not None:
+            query.forecast.sample_ended(tokens)
             return
         mean, ended = self._mean_tokens
         self._mean_tokens = [mean + (tokens - mean) / (ended + 1), ended + 1]
@@ -275,11 +285,13 @@ class FrontEnd:
 
     def _hint(self, query: _Query) -> None:
         """Tell the replica's scheduler what is left to do."""
-        if self._forecast is None:
+        ranked = self._ranked.get(query.arrival.question)
+        if query.forecast is None and ranked is None:
             return
         program, deadline = query.program, query.arrival.deadline
         hints = Hints(
-            tokens=query.expected,
+            tokens=None if query.forecast is None else query.expected,
+            rank=None if ranked is None else ranked.rank,
             certainty=program.certainty().value,
             deadline=None if deadline is None else query.arrival.time + deadline - self.now,
         )
@@ -314,8 +326,8 @@ class FrontEnd:
             return
         query.stopping = True
         self._allocator.release(query)
-        if self._forecast is not None:
-            self._forecast.query_ended(query.program.votes())
+        if query.forecast is not None:
+            query.forecast.ended(query.program.votes(), by_rule=reason != "deadline")
         self._load[query.replica] -= query.expected
         for job in list(query.jobs.values()):
             query.bill.cut += self._abort(query, job)
@@ -338,8 +350,10 @@ class FrontEnd:
     def _expect(self, query: _Query) -> None:
         """Note how many tokens a query will still need."""
         votes = query.program.votes()
-        if self._forecast is not None:
-            expected = self._forecast.remaining_tokens(votes)
+        if query.forecast is not None:
+            replica = self._replicas[query.replica]
+            running = [replica.generated(job, self.now) for job in query.jobs.values()]
+            expected = query.forecast.remaining(votes, running).tokens
         else:
             expected = votes.remaining * self._mean_tokens[0]
         self._load[query.replica] += expected - query.expected

@@ -15,6 +15,7 @@ from dynasor.commands.options import (
     BaseUrlOption,
     BenchSeedOption,
     ConfigOption,
+    EarlyCutOption,
     EngineOption,
     EvidenceOption,
     InstructionOption,
@@ -87,6 +88,7 @@ def bench(
     instruction: InstructionOption = None,
     weigh: WeighOption = None,
     evidence: EvidenceOption = None,
+    early_cut: EarlyCutOption = True,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -124,6 +126,7 @@ def bench(
         instruction=instruction,
         weigh=weigh,
         evidence=evidence,
+        early_cut=early_cut,
         tune_cpu=tune_cpu,
     )
     settings = bench_seed(load_config(config, given))

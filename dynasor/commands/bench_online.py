@@ -191,9 +191,7 @@ def bench_online(
     # Recorded samples may be of any model: what is known of the configured one may not fit them.
     fits = simulated is None or settings.algorithm.evidence is not None
     learned = evidence_of(settings) if fits else None
-    known = all_systems(
-        settings.allocator.rule, settings.allocator.wave, evidence=learned is not None
-    )
+    known = all_systems(settings.allocator.rule, settings.allocator.wave, evidence=learned)
     console = Console(stderr=as_json)
     if simulated is not None:
         virtual = open_simulation(
@@ -207,7 +205,7 @@ def bench_online(
             chats,
             learned,
         )
-        known = tuple(each for each in known if can_simulate(each))
+        known = tuple(each for each in known if can_simulate(each, settings.ranking))
         questions = virtual.suite
         if duration is None and warm_up is None and cool_down is None:
             chosen = virtual.fitted(chosen)

@@ -23,6 +23,7 @@ from dynasor.commands.engine import started
 from dynasor.commands.online_display import OnlineProgress, print_report
 from dynasor.config import Config
 from dynasor.errors import EngineError
+from dynasor.ranking.scorer import ranking
 
 
 async def bench_and_show(
@@ -54,6 +55,7 @@ async def bench_and_show(
         "algorithm": settings.algorithm.model_dump(),
         "rule": settings.allocator.rule,
         "wave": settings.allocator.wave,
+        "ranking": settings.ranking.model_dump(),
         "simulated": None if virtual is None else virtual.settings,
     }
     with (
@@ -110,14 +112,16 @@ async def _live(
 ) -> AsyncIterator[Stage]:
     """The real engine with the scheduler of a system."""
     scheduler = settings.scheduler.model_copy(update={"policy": system.policy})
-    async with started(settings.model_copy(update={"scheduler": scheduler}), console) as engine:
-        yield LiveStage(
-            engine,
-            vanilla,
-            settings,
-            benchmark.suite,
-            benchmark.profile,
-            benchmark.chats,
-            equivalence,
-            progress.measured,
-        )
+    with ranking(settings.ranking) as scorer:
+        async with started(settings.model_copy(update={"scheduler": scheduler}), console) as engine:
+            yield LiveStage(
+                engine,
+                vanilla,
+                settings,
+                benchmark.suite,
+                benchmark.profile,
+                benchmark.chats,
+                equivalence,
+                scorer,
+                progress.measured,
+            )

@@ -76,6 +76,13 @@ EvidenceOption = Annotated[
         show_default="the embedded model's own",
     ),
 ]
+EarlyCutOption = Annotated[
+    bool,
+    typer.Option(
+        "--early-cut/--no-early-cut",
+        help="With evidence: cut a sample once it has become improbable, where that pays.",
+    ),
+]
 InstructionOption = Annotated[
     str | None,
     typer.Option(
@@ -122,6 +129,7 @@ def overrides(
     instruction: str | None = None,
     weigh: str | None = None,
     evidence: Path | None = None,
+    early_cut: bool = True,
     logprobs: bool | None = None,
     tune_cpu: bool = True,
 ) -> dict[str, dict[str, Any]]:
@@ -145,6 +153,7 @@ def overrides(
             "instruction": instruction,
             "weigh": weigh,
             "evidence": None if evidence is None else str(evidence),
+            "early_cut": None if early_cut else False,
             "logprobs": logprobs,
         },
         "allocator": {"rule": rule, "budget": budget, "wave": wave},

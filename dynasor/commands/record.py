@@ -80,6 +80,9 @@ def record(
         tune_cpu=tune_cpu,
     )
     settings = bench_seed(load_config(config, given))
+    # A record is of whole samples, whatever the configuration says of live ones.
+    whole = settings.algorithm.model_copy(update={"early_cut": False})
+    settings = settings.model_copy(update={"algorithm": whole})
     questions = load_suite(
         suite, limit=limit, split=split, question_field=question_field, answer_field=answer_field
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dynasor.commands.options import JsonOption
+from dynasor.commands.options import EarlyCutOption, JsonOption
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +47,7 @@ def replay(
         Path | None,
         typer.Option("--evidence", help="Weigh the rules' votes by this file of dynasor evidence."),
     ] = None,
+    early_cut: EarlyCutOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Replay stop rules on recorded samples: accuracy, tokens and latency of each.
@@ -88,6 +89,7 @@ def replay(
             max_samples=max_samples,
             seed=seed,
             evidence=None if evidence is None else read_evidence(evidence),
+            early_cut=early_cut,
             progress=lambda done, _: progress.update(task, completed=done),
         )
         if budget is not None:

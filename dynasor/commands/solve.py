@@ -10,6 +10,7 @@ import typer
 from dynasor.commands.options import (
     BaseUrlOption,
     ConfigOption,
+    EarlyCutOption,
     EngineOption,
     EvidenceOption,
     JsonOption,
@@ -50,6 +51,7 @@ def solve(
     wave: WaveOption = None,
     weigh: WeighOption = None,
     evidence: EvidenceOption = None,
+    early_cut: EarlyCutOption = True,
     seed: SeedOption = None,
     tune_cpu: TuneOption = True,
     as_json: JsonOption = False,
@@ -84,6 +86,7 @@ def solve(
         rule=rule,
         weigh=weigh,
         evidence=evidence,
+        early_cut=early_cut,
         tune_cpu=tune_cpu,
     )
     settings = load_config(config, given)

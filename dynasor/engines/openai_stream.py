@@ -96,8 +96,10 @@ class StreamedOutput:
 
     def progress(self) -> Progress:
         """The event that reports the state."""
-        confidence = tuple(self._confidence) or None
-        return Progress(self._request.id, self._text(), self.tokens, confidence, self._scored)
+        confidence, logprobs = tuple(self._confidence) or None, tuple(self._logprobs) or None
+        return Progress(
+            self._request.id, self._text(), self.tokens, confidence, logprobs, self._scored
+        )
 
     def _text(self) -> str:
         if len(self._parts) > 1:

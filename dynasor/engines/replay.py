@@ -79,9 +79,9 @@ class ReplayEngine:
         try:
             async with self._slots:
                 done = 0
-                async for done in self._clock(sample.tokens, cut):
+                async for done in self._clock(sample.tokens, request.report_every, cut):
                     if request.report_every and 0 < done < sample.tokens:
-                        yield Progress(request.id, _part(sample, done), done)
+                        yield _progress(request.id, sample, done)
             if cut.is_set() and done < sample.tokens:
                 yield Generation(request.id, _part(sample, done), done, finish_reason="aborted")
                 return
@@ -94,14 +94,22 @@ class ReplayEngine:
             prompt_tokens=sample.prompt_tokens or 0,
             finish_reason="length" if sample.finish_reason == "length" else "stop",
             confidence=sample.confidence,
+            logprobs=sample.logprobs,
         )
 
-    async def _clock(self, tokens: int, cut: asyncio.Event) -> AsyncIterator[int]:
+    async def _clock(
+        self, tokens: int, report_every: int | None, cut: asyncio.Event
+    ) -> AsyncIterator[int]:
         """Tokens decoded so far, until all are or the sample is cut."""
         if self._speed is None:
-            # Let the loop turn once, as a real engine would; a cut may come in between.
-            await asyncio.sleep(0)
-            yield 0 if cut.is_set() else tokens
+            done = 0
+            for due in (*range(report_every or tokens, tokens, report_every or 1), tokens):
+                # Let the loop turn once, as a real engine would; a cut may come in between.
+                await asyncio.sleep(0)
+                if cut.is_set():
+                    break
+                done = due
+                yield done
             return
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -136,6 +144,14 @@ def _text(sample: TraceSample) -> str:
     if sample.text is not None:
         return sample.text
     return f"\\boxed{{{sample.answer}}}" if sample.answer is not None else ""
+
+
+def _progress(request: str, sample: TraceSample, tokens: int) -> Progress:
+    confidence, logprobs = (
+        None if values is None else values[:tokens]
+        for values in (sample.confidence, sample.logprobs)
+    )
+    return Progress(request, _part(sample, tokens), tokens, confidence, logprobs)
 
 
 def _part(sample: TraceSample, tokens: int) -> str:

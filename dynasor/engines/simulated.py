@@ -111,6 +111,12 @@ class Replica:
         self._queue.hint(gang, hints)
         self._queue_changed()
 
+    def generated(self, job: Job, now: float) -> int:
+        """Output tokens of a job so far."""
+        if job.state is State.DECODING:
+            return self._lockstep.generated(job) + self._steps_done(now)
+        return job.generated
+
     def abort(self, job: Job, now: float) -> int:
         """Cut a job; its place is free from the end of the step under way.
 
@@ -123,8 +129,7 @@ class Replica:
             job.state = State.ENDED
             self._queue_changed()
         elif job.state in (State.APART, State.DECODING):
-            if job.state is State.DECODING:
-                job.generated = self._lockstep.generated(job) + self._steps_done(now)
+            job.generated = self.generated(job, now)
             job.state = State.CUT
             self._cut.append(job)
             if self._run is None:

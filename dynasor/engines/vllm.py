@@ -13,12 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algorithms.program import (
-    Event,
-    Prompt,
-    Request,
-    Sampling,
-)
+from algorithms.program import Event, Prompt, Request, Sampling
 from dynasor.config import SchedulerConfig
 from dynasor.engines.base import Capacity
 from dynasor.engines.cpu_tuning import CpuTuning, tune
@@ -192,6 +187,7 @@ class VLLMEngine:
             if request.report_every
             else RequestOutputKind.FINAL_ONLY,
             "extra_args": self._gangs.request_arguments(request.program),
+            "stream_interval": request.report_every,
         }
         if wanted.seed is not None and wanted.temperature > 0:
             if self._on_cpu:

@@ -47,7 +47,9 @@ class VLLMOutput:
 
     def progress(self, request: str) -> Progress:
         """The request so far."""
-        return Progress(request, self.text, self.tokens, self.confidence, self._scored)
+        return Progress(
+            request, self.text, self.tokens, self.confidence, self._logprobs, self._scored
+        )
 
     def generation(self, request: str, error: str | None = None) -> Generation:
         """The end of the request."""

@@ -19,6 +19,7 @@ class LengthExample:
         samples: answers that `tokens` is the mean of.
         spread: standard deviation of the logarithm of their tokens; None for one answer.
         cut: share of the answers that a limit ended, so that `tokens` is a lower bound of theirs.
+        turn: questions that came before it in the conversation.
     """
 
     prompt: str
@@ -27,3 +28,4 @@ class LengthExample:
     samples: int = 1
     spread: float | None = None
     cut: float = 0.0
+    turn: int = 0

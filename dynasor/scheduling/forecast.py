@@ -1,24 +1,32 @@
 """How much work a query has left, seen from its votes: what the allocator tells the scheduler.
 
-Expected remaining tokens = samples until the stop rule will fire x tokens of a sample. The first
-factor comes from playing the rule on with votes like those so far; the second from the query's
-finished samples, drawn towards the mean of all queries while there are few.
+Expected remaining tokens = samples until the stop rule will fire x tokens of a sample. The first factor
+comes from playing the rule on with votes like those so far, and from how many more samples queries with
+such votes took that have ended. The second is what the query's samples say, finished ones and those that
+run, on a prior from its prompt's rank or from all queries (`dynasor.ranking.siblings`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from copy import copy
 from functools import lru_cache
+from math import log
 from random import Random
 from typing import NamedTuple, Protocol, cast
 
 from certaindex.stopping import StopRule
 from certaindex.votes import Votes
+from dynasor.ranking.length_prior import LengthPrior, PriorLearner
+from dynasor.ranking.siblings import Remaining, SiblingLengths
 
 PATHS = 32
 """Continuations that are played for one state of the votes."""
-_PRIOR_SAMPLES = 1.0  # weight of the mean of all queries, in samples
-_MEMORY = 500  # ended samples, queries that the means look back on
+REMEMBERED = 65536
+"""States of votes whose continuations are kept."""
+_PLAYED = 4.0  # weight of a played forecast, in queries that came through the same state
+_MEMORY = 500  # queries that the means look back on
 
 
 class HashableRule(StopRule, Hashable, Protocol):
@@ -26,45 +34,139 @@ class HashableRule(StopRule, Hashable, Protocol):
 
 
 class Forecast:
-    """Learns what samples and queries take as they end, and foresees the rest of a query.
+    """Learns what samples and queries take as they end, and foresees the rest of each query.
 
     Args:
         rule: that stops the queries.
         tokens: of a sample, before any has ended.
+        limit: output tokens at which a sample is cut, None for none.
+        play: whether to play the rule on, which takes milliseconds for votes that were not seen before;
+            else the rest of the full budget counts until queries with such votes have ended.
     """
 
-    def __init__(self, rule: StopRule, tokens: float = 500.0) -> None:
+    def __init__(
+        self,
+        rule: StopRule,
+        tokens: float = 500.0,
+        limit: int | None = None,
+        *,
+        play: bool = True,
+    ) -> None:
         if not isinstance(rule, Hashable):
             raise TypeError(f"{rule!r} must be hashable: forecasts are kept by rule")
-        self._rule = cast(HashableRule, rule)
-        self._tokens = tokens
-        self._samples: float | None = None
-        self._ended = [0, 0]
+        self._limit = limit
+        self._unranked = LengthPrior(log(max(tokens, 1.0)))
+        self._learners = PriorLearner(), PriorLearner()  # of queries without a rank, and with one
+        self._further = _FurtherSamples(cast(HashableRule, rule) if play else None)
+        self._weight = 1.0
 
-    def sample_ended(self, tokens: int) -> None:
-        """A sample ran to its end with so many output tokens."""
-        self._ended[0] += 1
-        self._tokens += (tokens - self._tokens) / min(self._ended[0], _MEMORY)
+    def weighted(self, weight: float) -> Forecast:
+        """This forecast, for queries whose work counts so many times as much; both learn together."""
+        twin = copy(self)
+        twin._weight = weight
+        return twin
 
-    def query_ended(self, votes: Votes) -> None:
-        """A query was stopped with these votes."""
-        self._ended[1] += 1
-        before = votes.n if self._samples is None else self._samples
-        self._samples = before + (votes.n - before) / min(self._ended[1], _MEMORY)
+    def query(self, ranked: LengthPrior | None = None) -> QueryForecast:
+        """The forecast of a new query.
 
-    def mean_tokens(self, votes: Votes) -> float:
-        """Expected output tokens of a sample of a query with these votes."""
-        return (votes.total_tokens + _PRIOR_SAMPLES * self._tokens) / (votes.n + _PRIOR_SAMPLES)
+        Args:
+            ranked: its lengths by the rank of its prompt; None for those of all queries so far.
+        """
+        prior = self._unranked if ranked is None else ranked
+        learner = self._learners[ranked is not None]
+        return QueryForecast(prior, learner, self._further, self._limit, self._weight)
 
-    def remaining_tokens(self, votes: Votes) -> float:
-        """Expected output tokens until the rule stops the query, of samples in flight too."""
-        mean = self.mean_tokens(votes)
-        if votes.n == 0 and self._samples is not None:
-            samples = min(self._samples, votes.max_samples)
-        else:
-            samples = samples_to_come(self._rule, standing_of(votes), votes.max_samples)
-        # What is in flight when the rule fires was begun in vain, but is cut at once.
-        return mean * min(max(samples, 1.0), max(votes.remaining, 1))
+
+class QueryForecast:
+    """Foresees the rest of one query; made by `Forecast.query`."""
+
+    def __init__(
+        self,
+        prior: LengthPrior,
+        learner: PriorLearner,
+        further: _FurtherSamples,
+        limit: int | None,
+        weight: float,
+    ) -> None:
+        self._weight = weight
+        self._prior = prior
+        self._learner = learner
+        self._further = further
+        self._lengths = SiblingLengths(learner.set_right(prior), limit)
+        self._passed: dict[int, Standing] = {}  # finished samples -> the votes then
+
+    def sample_ended(self, tokens: int, *, cut: bool = False) -> None:
+        """A sample has ended by itself with so many output tokens, or was `cut` by a limit."""
+        self._lengths.ended(tokens, cut=cut)
+
+    def remaining(self, votes: Votes, running: Sequence[int] = ()) -> Remaining:
+        """Output tokens until the rule stops the query, of samples that run too.
+
+        Args:
+            votes: so far.
+            running: tokens so far of each sample that runs; 0 where not known.
+        """
+        standing = standing_of(votes)
+        self._passed[votes.n] = standing
+        samples, variance = self._further.expected(standing, votes.max_samples)
+        samples = min(max(samples, 1.0), max(votes.remaining, 1))
+        expected = self._lengths.remaining(running, samples, variance)
+        return Remaining(*(self._weight * tokens for tokens in expected))
+
+    def ended(self, votes: Votes, *, by_rule: bool = True) -> None:
+        """The query was stopped with these votes, by the rule or its budget or for another reason."""
+        self._lengths.teach(self._learner, self._prior)
+        for n, standing in self._passed.items():
+            if by_rule and n < votes.n:
+                self._further.learn(standing, votes.max_samples, votes.n - n)
+
+
+class _Mean:
+    """A running mean of the last so many values, and of a first guess with a weight."""
+
+    def __init__(self, guess: float, weight: float) -> None:
+        self.value = guess
+        self._count = weight
+
+    def learn(self, value: float) -> None:
+        self._count = min(self._count + 1, _MEMORY)
+        self.value += (value - self.value) / self._count
+
+
+class _FurtherSamples:
+    """How many more samples queries take, by their votes so far: played first, then as it was.
+
+    Args:
+        rule: that is played; None for none, then all that is left of the budget is the first guess.
+    """
+
+    def __init__(self, rule: HashableRule | None) -> None:
+        self._rule = rule
+        self._known: OrderedDict[tuple[Standing, int], tuple[_Mean, _Mean]] = OrderedDict()
+
+    def expected(self, standing: Standing, max_samples: int) -> tuple[float, float]:
+        """Mean and variance of the number."""
+        mean, square = self._of(standing, max_samples)
+        return mean.value, max(square.value - mean.value**2, 0.0)
+
+    def learn(self, standing: Standing, max_samples: int, further: int) -> None:
+        """A query with these votes took so many more."""
+        mean, square = self._of(standing, max_samples)
+        mean.learn(further)
+        square.learn(further**2)
+
+    def _of(self, standing: Standing, max_samples: int) -> tuple[_Mean, _Mean]:
+        key = standing, max_samples
+        known = self._known.get(key)
+        if known is None:
+            played = float(max_samples - standing.n)
+            if self._rule is not None:
+                played = samples_to_come(self._rule, standing, max_samples)
+            # Played continuations are spread about as widely as an exponential distribution.
+            known = self._known[key] = _Mean(played, _PLAYED), _Mean(2 * played**2, _PLAYED)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return known
 
 
 class Standing(NamedTuple):
@@ -96,7 +198,7 @@ def _quarters(weight: float) -> float:
     return max(0.25, round(4 * weight) / 4)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=REMEMBERED)
 def samples_to_come(rule: HashableRule, standing: Standing, max_samples: int) -> float:
     """Expected samples until a rule stops a query.
 

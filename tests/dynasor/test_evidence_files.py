@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from algorithms.program import Generation
+from certaindex.early_cut import EarlyCut
 from certaindex.evidence import Evidence
 from dynasor import embedded_model
 from dynasor.config import load_config
@@ -16,7 +17,7 @@ from dynasor.errors import ConfigError, DataError
 from dynasor.learn_evidence import learn_evidence
 from dynasor.replay import collect_queries
 from dynasor.traces import TraceSample, TraceWriter
-from dynasor.vote_weights import evidence_of, read_evidence, weigher
+from dynasor.vote_weights import early_cut, evidence_of, read_evidence, weigher
 
 
 def samples(queries=30, each=8, seed=0, telling=True):
@@ -82,6 +83,78 @@ def test_the_embedded_model_brings_its_evidence_and_others_need_a_file(tmp_path)
     (tmp_path / "odd.json").write_text('{"center": 1}')
     with pytest.raises(ConfigError, match="must be an object with center"):
         read_evidence(tmp_path / "odd.json")
+
+
+def stumbling(queries=40, each=8, seed=0):
+    """Wrong samples of 40 tokens are improbable from the third on."""
+    draw = random.Random(seed)
+    for number in range(queries):
+        for index in range(each):
+            right = draw.random() < 0.6
+            yield TraceSample(
+                f"q{number}",
+                index,
+                40,
+                answer="7" if right else str(draw.randint(100, 999)),
+                gold="7",
+                logprobs=[-0.01] * 2 + [-0.01 if right else -6.0] + [-0.01] * 37,
+            )
+
+
+def test_where_cutting_pays_is_learned_and_can_be_turned_off(tmp_path):
+    lesson = learn_evidence(collect_queries(stumbling()))
+    assert (lesson.evidence.cut_below, lesson.evidence.look_every) == (lesson.cut.below, 8)
+    assert lesson.cut.below > 0
+    assert lesson.cut.saved == pytest.approx(0.4 * 0.8, abs=0.05), "8 tokens of 40 are spent"
+    assert lesson.cut.lost == 0
+    (tmp_path / "e.json").write_text(lesson.evidence.to_json())
+    weighed = {"weigh": "evidence", "evidence": str(tmp_path / "e.json")}
+
+    def cut_of(**more):
+        return early_cut(load_config(overrides={"algorithm": {**weighed, **more}}))
+
+    assert cut_of().every == 8
+    assert cut_of(early_cut=False) is None
+    assert cut_of(weigh="mean") is None
+    assert learn_evidence(collect_queries(samples())).cut.below == 0, "samples of one token"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"cut_below": 1.0}, "cut_below must be"), ({"look_every": 0}, "look_every must be"),
+     ({"look_every": 2.5}, "look_every must be")],
+)  # fmt: skip
+def test_a_file_with_an_impossible_cut_is_refused(tmp_path, wrong, said):
+    known = json.loads(learn_evidence(collect_queries(stumbling())).evidence.to_json())
+    (tmp_path / "odd.json").write_text(json.dumps(known | wrong))
+    with pytest.raises(ConfigError, match=said):
+        read_evidence(tmp_path / "odd.json")
+
+
+def test_a_file_that_says_nothing_of_cutting_cuts_nothing(tmp_path):
+    known = json.loads(learn_evidence(collect_queries(stumbling())).evidence.to_json())
+    del known["cut_below"], known["look_every"]
+    (tmp_path / "old.json").write_text(json.dumps(known))
+    assert EarlyCut.of(read_evidence(tmp_path / "old.json")) is None
+
+
+def test_replay_counts_the_tokens_until_the_cut(tmp_path):
+    trace, file = tmp_path / "samples.jsonl", tmp_path / "evidence.json"
+    writer = TraceWriter(trace)
+    for sample in stumbling():
+        writer.write(sample)
+    writer.close()
+    done = dynasor("evidence", trace, "--out", file)
+    assert "below" in done.stdout, done.stderr
+    arguments = ("replay", trace, "--rule", "fixed:8", "--orders", 5, "--evidence", file, "--json")
+    cut, whole = (
+        json.loads(dynasor(*arguments, *more).stdout)["rules"][0]
+        for more in ((), ("--no-early-cut",))
+    )
+    assert whole["tokens"] == 8 * 40
+    # Of the samples 40% are wrong and cost 8 of 40 tokens, but for the one that is spared.
+    assert cut["tokens"] / whole["tokens"] == pytest.approx(1 - 0.8 * 0.4 * 7 / 8, abs=0.05)
+    assert cut["samples"] == 8
 
 
 def dynasor(*arguments):

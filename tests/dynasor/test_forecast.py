@@ -1,11 +1,14 @@
 """What is foreseen of a query's remaining work."""
 
+from math import log
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certaindex.stopping import parse_rule
 from certaindex.votes import Votes
+from dynasor.ranking.length_prior import LengthPrior
 from dynasor.scheduling.forecast import Forecast, Standing, samples_to_come, standing_of
 
 DEFAULT, FIXED = parse_rule("default"), parse_rule("fixed")
@@ -60,29 +63,73 @@ def test_the_heaviest_answers_stand_first():
 
 def test_tokens_are_the_query_s_own_drawn_towards_all_others():
     forecast = Forecast(FIXED, tokens=500.0)
-    # 12 samples to come; the mean of 4 samples of 100 tokens and one of 500.
-    assert forecast.remaining_tokens(votes_of("aaaa")) == pytest.approx(12 * 900 / 5)
-    for _ in range(3):
-        forecast.sample_ended(200)
-    assert forecast.remaining_tokens(votes_of("aaaa")) == pytest.approx(12 * 600 / 5)
+    short, long = forecast.query(), forecast.query()
+    none = short.remaining(votes_of("")).tokens
+    for _ in range(4):
+        short.sample_ended(100)
+    assert 100 * 12 < short.remaining(votes_of("aaaa")).tokens < 130 * 12
+    for _ in range(4):
+        long.sample_ended(2000)
+    assert 1700 * 12 < long.remaining(votes_of("aaaa")).tokens < 2300 * 12
+    assert none > short.remaining(votes_of("")).tokens  # the same, but for what was learnt
 
 
 def test_a_fresh_query_is_foreseen_by_those_that_ended():
-    forecast = Forecast(FIXED, tokens=100.0)
-    assert forecast.remaining_tokens(votes_of("")) == pytest.approx(16 * 100)
-    forecast.query_ended(votes_of("aaaa"))
-    forecast.query_ended(votes_of("aa"))
-    assert forecast.remaining_tokens(votes_of("")) == pytest.approx(3 * 100)
-    assert forecast.remaining_tokens(votes_of("", max_samples=2)) == pytest.approx(2 * 100)
-
-
-@given(st.text("abc-", max_size=16))
-@settings(max_examples=60, deadline=None)
-def test_any_votes_have_a_positive_forecast_within_the_budget(text):
     forecast = Forecast(DEFAULT, tokens=100.0)
-    left = forecast.remaining_tokens(votes_of(text))
-    assert left + 1e-9 >= 100
-    assert left <= 100 * max(16 - len(text), 1) + 1e-9
+    before = forecast.query().remaining(votes_of("")).tokens
+    for _ in range(200):
+        query = forecast.query()
+        query.remaining(votes_of(""))
+        query.sample_ended(200)
+        query.sample_ended(200)
+        query.ended(votes_of("aa", tokens=200))
+    after = forecast.query().remaining(votes_of(""))
+    assert after.tokens == pytest.approx(2 * 200, rel=0.2)
+    assert before != after.tokens
+    assert forecast.query().remaining(votes_of("", max_samples=1)).tokens < after.tokens
+
+
+def test_what_queries_took_after_the_same_votes_is_learnt():
+    forecast = Forecast(DEFAULT, tokens=100.0)
+    played = forecast.query().remaining(votes_of("ab")).tokens
+    for _ in range(50):
+        query = forecast.query()
+        query.remaining(votes_of("ab"))
+        query.ended(votes_of("ab" + "a" * 14))
+    assert forecast.query().remaining(votes_of("ab")).tokens > 1.2 * played
+
+
+def test_a_rank_says_what_to_expect_and_is_set_right_as_a_whole():
+    forecast = Forecast(FIXED, tokens=500.0)
+    short, long = LengthPrior(log(100), 0.3), LengthPrior(log(1000), 0.3)
+    first = forecast.query(short).remaining(votes_of("")).tokens
+    assert forecast.query(long).remaining(votes_of("")).tokens == pytest.approx(10 * first)
+    for prior, tokens in [(short, 200), (long, 2000)] * 50:  # twice as long as the ranks said
+        query = forecast.query(prior)
+        query.sample_ended(tokens)
+        query.ended(votes_of(""))
+    assert forecast.query(short).remaining(votes_of("")).tokens == pytest.approx(2 * first, rel=0.1)
+
+
+def test_a_sample_that_ran_on_makes_the_query_longer():
+    query = Forecast(FIXED, tokens=100.0).query()
+    assert query.remaining(votes_of("a"), [2000]).tokens > 2 * query.remaining(votes_of("a")).tokens
+
+
+def test_a_limit_bounds_what_is_foreseen():
+    query = Forecast(FIXED, tokens=1000.0, limit=300).query()
+    assert query.remaining(votes_of("")).tokens <= 16 * 300
+
+
+@given(st.text("abc-", max_size=16), st.lists(st.integers(0, 5000), max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_any_votes_have_a_forecast(text, running):
+    query = Forecast(DEFAULT, tokens=100.0, limit=5000).query()
+    for _ in text:
+        query.sample_ended(100)
+    left = query.remaining(votes_of(text), running)
+    assert 0 <= left.low <= left.high
+    assert 0 <= left.tokens <= 5000 * 16
 
 
 def test_a_rule_without_a_hash_is_refused():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dynasor import embedded_model
 from dynasor.bench.online_plan import (
     Ladder,
     Point,
@@ -12,8 +13,10 @@ from dynasor.bench.online_plan import (
 from dynasor.bench.online_profile import check_rates, check_scale
 from dynasor.bench.systems import all_systems, choose_systems
 from dynasor.errors import ConfigError
+from dynasor.vote_weights import read_evidence
 
-SYSTEMS = {system.name: system for system in all_systems("default", 4, evidence=True)}
+KNOWN = read_evidence(embedded_model.evidence())
+SYSTEMS = {system.name: system for system in all_systems("default", 4, evidence=KNOWN)}
 LADDER = Ladder(rates=(1, 2, 4, 8), scale=5, scale_rate=1, repeats=1, refine=0, scales=0)
 
 

@@ -6,7 +6,7 @@ from dynasor.bench.online_plan import Point
 from dynasor.bench.online_ratio import rate_ratio_interval, scale_ratio_interval
 from dynasor.bench.systems import all_systems
 
-SYSTEMS = {system.name: system for system in all_systems("default", 4, evidence=False)}
+SYSTEMS = {system.name: system for system in all_systems("default", 4, evidence=None)}
 SCALE = 5
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from dynasor import embedded_model
 from dynasor.bench.arrivals import parse_traffic
 from dynasor.bench.online import Benchmark, StageRun, run_online
 from dynasor.bench.online_folder import OnlineFolder
@@ -14,9 +15,11 @@ from dynasor.bench.systems import all_systems
 from dynasor.bench.workload import Completion
 from dynasor.errors import EngineError, RunError
 from dynasor.suites import Query, Suite
+from dynasor.vote_weights import read_evidence
 
 SUITE = Suite("two", (Query("a", "", "1", {}), Query("b", "", "1", {})), "boxed")
-SYSTEMS = {system.name: system for system in all_systems("default", 4, evidence=False)}
+KNOWN = read_evidence(embedded_model.evidence())
+SYSTEMS = {system.name: system for system in all_systems("default", 4, evidence=None)}
 
 
 class Machine:
@@ -125,5 +128,5 @@ async def test_a_folder_that_was_measured_with_other_classes_is_refused(tmp_path
 def test_the_ablation_runs_few_rates_and_none_beyond():
     ablation = PROFILES["ablation"]
     assert not ablation.beyond
-    systems = len(all_systems("default", 4, evidence=True))
+    systems = len(all_systems("default", 4, evidence=KNOWN))
     assert systems * len(ablation.factors) * (ablation.duration + ablation.patience) < 14 * 60

@@ -18,6 +18,7 @@ from dynasor.bench.simulated_bench import can_simulate
 from dynasor.bench.simulated_stage import SimulatedStage, suite_of
 from dynasor.bench.simulation import Cluster
 from dynasor.bench.systems import all_systems
+from dynasor.config import RankingConfig
 from dynasor.engines.calibration import Calibration
 from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.step_time import StepTime
@@ -27,7 +28,7 @@ from dynasor.traces import TraceSample, TraceWriter
 
 SAMPLES, TOKENS, STEP = 8, 50, 0.01
 SYSTEMS = {
-    system.name: system for system in all_systems("adaptive-consistency:0.95", 4, evidence=False)
+    system.name: system for system in all_systems("adaptive-consistency:0.95", 4, evidence=None)
 }
 CLUSTER = Cluster(ReplicaSettings(StepTime(STEP), max_running=16))
 PROFILE = Profile(
@@ -77,7 +78,9 @@ def stage():
         alone=3,
         chats=0.0,
         aging=Aging(),
+        ranked={},
         weigh=None,
+        cut=None,
     )
 
 
@@ -173,7 +176,9 @@ async def test_an_engine_that_dies_keeps_what_was_run(stage, tmp_path):
 
 
 def test_the_simulator_has_neither_prompts_nor_priorities():
-    assert {name for name, system in SYSTEMS.items() if not can_simulate(system)} == {
+    assert {
+        name for name, system in SYSTEMS.items() if not can_simulate(system, RankingConfig())
+    } == {
         "+rank",
         "priority",
     }
@@ -224,7 +229,8 @@ def test_deadlines_by_question_are_asked_of_each_question(tmp_path):
 @pytest.mark.parametrize("system", ["vanilla", "+evidence"])
 async def test_who_weighs_pays_for_log_probabilities(system):
     recorded = questions()
-    chosen = {s.name: s for s in all_systems("default", 4, evidence=True)}[system]
+    known = Evidence(-0.5, 0.5, 5.0, 0.0, samples=1000)
+    chosen = {s.name: s for s in all_systems("default", 4, evidence=known)}[system]
     times = []
     for per_logprob in (0.0, STEP / 2):
         time = StepTime(STEP, per_logprob=per_logprob)
@@ -237,7 +243,9 @@ async def test_who_weighs_pays_for_log_probabilities(system):
             alone=3,
             chats=0.0,
             aging=Aging(),
+            ranked={},
             weigh=lambda sample: 1.0,
+            cut=None,
         )
         times.append(sum((await paid.reference(capacity=False)).unloaded.values()))
     if system == "vanilla":

@@ -225,7 +225,9 @@ def test_replicas_are_empty_at_the_end(policy):
     rule = parse_rule("certaindex:0.7,min=2")
     small = cluster(2, max_running=4, kv_blocks=40, block_size=4)
     replicas = [Replica(small.replica, queue_builder(policy, Aging())) for _ in range(2)]
-    front = FrontEnd(replicas, small, trace, PerQuery(rule, 6), 8, Forecast(rule), False, None, "0")
+    front = FrontEnd(
+        replicas, small, trace, PerQuery(rule, 6), 8, Forecast(rule), {}, False, None, None, "0"
+    )
     front.run(arrivals(60, list(trace), rate=1.0), None)
     assert len(front.completions) == 60
     assert sum(each.counters.preemptions for each in replicas) > 0

@@ -7,7 +7,9 @@ import pytest
 from algorithms.program import Generation, Progress, Request, Sampling
 from algorithms.self_consistency import SelfConsistency
 from certaindex.answers import extract
+from certaindex.early_cut import EarlyCut
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
+from certaindex.groups import ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
 from dynasor.engines.vllm import VLLMEngine
@@ -253,3 +255,33 @@ async def test_vllms_own_scheduler_says_that_it_counts_nothing():
 async def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(EngineError, match=r"no model at .*config.json"):
         await VLLMEngine(str(tmp_path)).start()
+
+
+async def test_progress_comes_every_so_many_tokens_with_their_likelihoods(vllm_engine, easy_rows):
+    sampling = {"logprobs": True, "temperature": 0.0}
+    asked = request("likely", easy_rows[0]["question"], sampling=sampling, report_every=4)
+    *progress, done = [event async for event in vllm_engine.submit(asked)]
+    assert 1 <= len(progress) <= done.tokens / 4
+    assert all(event.tokens >= 4 * n for n, event in enumerate(progress, 1))
+    assert progress[-1].logprobs is not None
+    quiet = await run(vllm_engine, request("quiet", easy_rows[0]["question"], sampling=sampling))
+    assert (done.text, done.tokens) == (quiet.text, quiet.tokens)
+
+
+async def test_lost_samples_leave_the_engine_and_the_spared_one_answers(vllm_engine, easy_rows):
+    for row in easy_rows[:3]:
+        program = SelfConsistency(
+            f"cut/{row['id']}",
+            ({"role": "user", "content": row["question"]},),
+            samples=4,
+            sampling=Sampling(max_tokens=400, logprobs=True),
+            extract=lambda text: extract(text, "boxed"),
+            groups=AnswerGroups(ExactEquivalence()),
+            cut=EarlyCut(floor=0.0, every=2),  # a likelihood is never above
+        )
+        runtime = Runtime(vllm_engine, PerQuery(parse_rule("fixed:4"), wave=4))
+        outcome = await runtime.solve(program)
+        assert outcome.answer.value is not None
+        assert (outcome.samples, program.votes().answered) == (4, 1)
+        assert outcome.bill.finished > 0
+        assert not outcome.failed

@@ -14,6 +14,7 @@ from opentelemetry.trace import NoOpTracer
 
 from certaindex.equivalence import AnswerEquivalence
 from dynasor.config import Config, load_config
+from dynasor.ranking.scorer import ranking
 from serving.app import create_app, with_front_door
 from serving.engine_guard import EngineGuard
 from serving.front_door import FrontDoor
@@ -63,8 +64,8 @@ async def running(
     config = config or settings()
     keys = keys or Keys([])
     guard = EngineGuard(build, NoOpTracer(), patience=5.0)
-    with AnswerEquivalence() as equivalence:
-        app = create_app(config, keys, equivalence, {}, guard)
+    with AnswerEquivalence() as equivalence, ranking(config.ranking) as scorer:
+        app = create_app(config, keys, equivalence, {}, guard, scorer)
         door = with_front_door(app, config, keys)
         server = uvicorn.Server(
             uvicorn.Config(

@@ -5,6 +5,7 @@ import json
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from dynasor.config import RankingConfig
 from serving.app import reconfigure
 from serving.keys import Keys
 from tests.serving.running_server import MODEL, QUESTION, running, settings
@@ -38,11 +39,24 @@ async def test_metrics_count_what_was_served():
     assert seen["dynasor_http_responses_total", "404"] == 1
     assert seen["dynasor_slo_attainment",] == 1
     assert seen["dynasor_gangs_running",] == 0
-    assert seen["dynasor_rank_seconds_count",] == 1
     for name in ("query", "first_token", "answer"):
         assert seen[f"dynasor_{name}_seconds_count", "none"] == 1 or name == "first_token"
     for name in ("requests_waiting", "starvation_seconds", "engine_ready", "kv_cache_share"):
         assert (f"dynasor_{name}",) in seen
+
+
+async def test_a_ranked_request_tells_the_scheduler_its_place_and_the_metrics_its_wait():
+    config = settings().model_copy(update={"ranking": RankingConfig(model="cheap", deadline=5.0)})
+    engine = ScriptedEngine(boxed("4"))
+    async with running(engine, config=config) as server, server.http() as http:
+        for question in ("Say hello.", "Write an essay of two thousand words on the tides."):
+            asked = [{"role": "user", "content": question}]
+            await server.openai().chat.completions.create(model=MODEL, messages=asked)
+        seen = await metrics_of(http)
+    assert seen["dynasor_rank_seconds_count",] == 2
+    short, long = engine.hints.values()
+    assert short.rank < long.rank
+    assert short.tokens < long.tokens
 
 
 async def test_late_answers_lower_the_attainment():

@@ -1,0 +1,291 @@
+"""How well the remaining tokens of a gang are known after 0, 1, 2 and 4 of its samples have finished.
+
+python benchmarks/rank_siblings.py TRACE... [--prompts TRACE=SUITE] [--wave 1] [--rule default]
+
+Recorded samples are played in random orders, `wave` at once, until the rule stops the question.
+Kendall's tau between the tokens that were still to come (those of cut samples too) and: the rank of the
+prompt; the mean of the finished siblings; that times the samples that votes like these take, as before
+refinement; the refined forecast, as the scheduler gets it, also without the rank and without what is
+known of samples that run. Half of the questions teach ranker, calibration and forecast, the other half
+is measured. Traces without prompts have no rank. 95% intervals by bootstrap over questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from halves import tuning_half
+from ridge_ranker import calibrated_ridge
+from scipy.stats import kendalltau
+
+from certaindex.stopping import StopRule, parse_rule
+from certaindex.votes import Votes
+from dynasor.bench.recorded import RecordedQuestion, collect_questions
+from dynasor.ranking.examples import LengthExample
+from dynasor.ranking.scorer import Ranked, ranked_by
+from dynasor.scheduling.forecast import Forecast, QueryForecast, samples_to_come, standing_of
+from dynasor.suites import load_suite
+from dynasor.traces import read_traces
+
+FINISHED = (0, 1, 2, 4)
+PASSES = 3  # over the tuning half
+DRAWS = 300
+PREDICTORS = ("prompt rank", "sibling mean", "siblings x votes", "refined", "no rank", "no bounds")
+
+
+class Moment(NamedTuple):
+    """A gang when some samples have finished: what is foreseen, and what came."""
+
+    finished: int
+    foreseen: dict[str, float]
+    inside: bool
+    truth: int
+
+
+class Snapshot(NamedTuple):
+    votes: Votes
+    running: list[int]
+
+
+def play(
+    question: RecordedQuestion, order: Sequence[int], rule: StopRule, wave: int
+) -> Iterator[tuple[Snapshot, int | None]]:
+    """The gang after each finished sample with that one's tokens, and at last as it was stopped."""
+    votes = Votes(max_samples=len(order))
+    running: list[tuple[int, int]] = []
+    begun = now = 0
+
+    def snapshot() -> Snapshot:
+        so_far = [now - (end - question.tokens(order[place])) for end, place in running]
+        return Snapshot(deepcopy(votes), so_far)
+
+    ended: int | None = None
+    dense: dict[int, int] = {}
+    while True:
+        while len(running) < wave and begun < len(order):
+            heappush(running, (now + question.tokens(order[begun]), begun))
+            begun += 1
+        yield snapshot(), ended
+        now, place = heappop(running)
+        sample = order[place]
+        group, ended = question.query.groups[sample], question.tokens(sample)
+        votes.add(None if group is None else dense.setdefault(group, len(dense)), ended)
+        if votes.n == len(order) or rule.decide(votes).stop is not None:
+            yield snapshot(), ended
+            return
+
+
+def watch(
+    question: RecordedQuestion,
+    order: Sequence[int],
+    rule: StopRule,
+    wave: int,
+    forecasts: Mapping[str, QueryForecast],
+    limit: int | None,
+) -> list[tuple[Snapshot, dict[str, tuple[float, bool]], Any]]:
+    """Play a gang, and teach the forecasts of it; the moments that are asked for."""
+    seen = []
+    for snapshot, ended in play(question, order, rule, wave):
+        if ended is not None:
+            for each in forecasts.values():
+                each.sample_ended(ended, cut=limit is not None and ended >= limit)
+        seen.append((snapshot, _foresee(snapshot, forecasts)))
+    last = seen.pop()[0]
+    for each in forecasts.values():
+        each.ended(last.votes)
+    spent = last.votes.total_tokens + sum(last.running)
+    return [
+        (at, told, spent - at.votes.total_tokens - sum(at.running))
+        for at, told in seen
+        if at.votes.n in FINISHED
+    ]
+
+
+def _foresee(at: Snapshot, forecasts: Mapping[str, QueryForecast]) -> dict[str, Any]:
+    told = {name: each.remaining(at.votes, at.running) for name, each in forecasts.items()}
+    blind = forecasts["refined"].remaining(at.votes, [])
+    return {**told, "no bounds": blind}
+
+
+def measure(
+    questions: Mapping[str, RecordedQuestion], options: argparse.Namespace
+) -> list[list[list[Moment]]]:
+    """Moments by question and order, of the measured half."""
+    rule = parse_rule(options.rule)
+    half = tuning_half(questions)
+    limit = _limit(questions)
+    ranks = _ranks(questions, half)
+    forecasts = {"refined": Forecast(rule, limit=limit), "no rank": Forecast(rule, limit=limit)}
+    draw = random.Random(options.seed)
+    mean = float(np.mean([t for q in half for t in questions[q].query.tokens]))
+
+    def gang(name: str) -> list[Any]:
+        rank = ranks.get(name)
+        own = {
+            each: forecast.query(rank.lengths if rank and each == "refined" else None)
+            for each, forecast in forecasts.items()
+        }
+        recorded = len(questions[name].query.groups)
+        order = draw.sample(range(recorded), min(options.samples, recorded))
+        return watch(questions[name], order, rule, options.wave, own, limit)
+
+    for _ in range(PASSES):
+        for name in sorted(half):
+            gang(name)
+
+    def moment(name: str, at: Snapshot, told: Mapping[str, Any], truth: int) -> Moment:
+        n, total = at.votes.n, at.votes.total_tokens
+        further = samples_to_come(rule, standing_of(at.votes), at.votes.max_samples)
+        rank = ranks.get(name)
+        foreseen = {
+            "prompt rank": 0.0 if rank is None else rank.rank,
+            "sibling mean": total / n if n else 0.0,
+            "siblings x votes": (total + mean) / (n + 1) * further,
+            **{each: value.tokens for each, value in told.items()},
+        }
+        refined = told["refined"]
+        return Moment(n, foreseen, refined.low <= truth <= refined.high, truth)
+
+    return [
+        [[moment(name, *each) for each in gang(name)] for _ in range(options.orders)]
+        for name in sorted(set(questions) - half)
+    ]
+
+
+def _limit(questions: Mapping[str, RecordedQuestion]) -> int | None:
+    """The token limit of the recording: the largest count, where several samples have it."""
+    tokens = np.concatenate([question.query.tokens for question in questions.values()])
+    return int(tokens.max()) if (tokens == tokens.max()).sum() >= 5 else None
+
+
+def _ranks(questions: Mapping[str, RecordedQuestion], half: set[str]) -> dict[str, Ranked]:
+    """Of all questions, by a ranker of the tuning half; those of that half were held out."""
+    prompts = {name: each.prompt for name, each in questions.items() if each.prompt is not None}
+    if len(prompts) < len(questions) or len(half) < 100:
+        return {}
+    taught = sorted(half)
+    ranker, calibration = calibrated_ridge([_example(name, questions[name]) for name in taught])
+
+    class HeldOut:
+        name = ranker.name
+
+        def score(self, prompts: Sequence[str]) -> Any:
+            return ranker.held_out
+
+    rest = sorted(set(questions) - half)
+    found = ranked_by(ranker, calibration, [prompts[name] for name in rest])
+    found += ranked_by(HeldOut(), calibration, [prompts[name] for name in taught])
+    return {name: rank for name, rank in zip(rest + taught, found, strict=True) if rank}
+
+
+def _example(name: str, question: RecordedQuestion) -> LengthExample:
+    tokens = np.maximum(question.query.tokens, 1)
+    spread = float(np.log(tokens).std(ddof=1))
+    return LengthExample(question.prompt or "", float(tokens.mean()), name, len(tokens), spread)
+
+
+def tau(moments: Sequence[Moment], predictor: str) -> float:
+    value = kendalltau([m.foreseen[predictor] for m in moments], [m.truth for m in moments])[0]
+    return 0.0 if np.isnan(value) else float(value)  # all are foreseen alike
+
+
+def summarise(name: str, found: list[list[list[Moment]]], seed: int) -> list[dict[str, Any]]:
+    """A row for each number of finished samples."""
+    rows = []
+    for k in FINISHED:
+        by_question = [
+            at for gangs in found if (at := [m for gang in gangs for m in gang if m.finished == k])
+        ]
+        if len(by_question) < 10:
+            continue
+        draw = np.random.default_rng(seed)
+        drawn: dict[str, list[float]] = {each: [] for each in PREDICTORS}
+        whole: dict[str, list[float]] = {each: [] for each in PREDICTORS}
+        for number in range(DRAWS):
+            one = [gangs[draw.integers(len(gangs))] for gangs in by_question]
+            again = [one[place] for place in draw.integers(len(one), size=len(one))]
+            for each in PREDICTORS:
+                drawn[each].append(tau(again, each))
+                if number < 30:
+                    whole[each].append(tau(one, each))
+        taus = {each: np.array(values) for each, values in drawn.items()}
+        moments = [m for gangs in by_question for m in gangs]
+        rows.append(
+            {
+                "set": name,
+                "finished": k,
+                "questions": len(by_question),
+                "tau": {each: float(np.mean(values)) for each, values in whole.items()},
+                "over_prompt": _interval(taus["refined"] - taus["prompt rank"]),
+                "over_siblings": _interval(taus["refined"] - taus["sibling mean"]),
+                "over_before": _interval(taus["refined"] - taus["siblings x votes"]),
+                "inside": float(np.mean([m.inside for m in moments])),
+                "foreseen_over_true": sum(m.foreseen["refined"] for m in moments)
+                / max(1, sum(m.truth for m in moments)),
+            }
+        )
+    return rows
+
+
+def _interval(values: Any) -> list[float]:
+    return [float(value) for value in np.quantile(values, [0.025, 0.975])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("traces", nargs="+", help="recorded samples")
+    parser.add_argument("--prompts", action="append", default=[], metavar="TRACE=SUITE",
+                        help="prompts by place in a suite, for queries named NAME/PLACE")  # fmt: skip
+    parser.add_argument("--rule", default="default")
+    parser.add_argument("--wave", type=int, default=1)
+    parser.add_argument("--samples", type=int, default=32, help="full budget")
+    parser.add_argument("--orders", type=int, default=6, help="random orders a question")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    suites = dict(each.split("=", 1) for each in options.prompts)
+    rows: list[dict[str, Any]] = []
+    for path in options.traces:
+        name = Path(path).name if Path(path).name != "samples.jsonl" else Path(path).parent.name
+        questions = collect_questions(read_traces(path, skip_torn_end=True))
+        if path in suites:
+            questions = with_prompts(questions, suites[path])
+        rows += summarise(name, measure(questions, options), options.seed)
+    if options.json:
+        print(json.dumps({**vars(options), "rows": rows}))
+        return
+    print(f"rule {options.rule}, {options.samples} samples, {options.wave} at once")
+    print("| set | finished | questions | " + " | ".join(PREDICTORS) + " | refined - prompt | "
+          "refined - siblings | refined - before | in its interval | foreseen / true |")  # fmt: skip
+    print("|---" * (len(PREDICTORS) + 8) + "|")
+    for row in rows:
+        taus = " | ".join(f"{row['tau'][each]:.2f}" for each in PREDICTORS)
+        ranges = " | ".join(
+            f"{row[each][0]:+.2f} to {row[each][1]:+.2f}"
+            for each in ("over_prompt", "over_siblings", "over_before")
+        )
+        print(f"| {row['set']} | {row['finished']} | {row['questions']} | {taus} | {ranges} | "
+              f"{row['inside']:.2f} | {row['foreseen_over_true']:.2f} |")  # fmt: skip
+
+
+def with_prompts(
+    questions: Mapping[str, RecordedQuestion], suite: str
+) -> dict[str, RecordedQuestion]:
+    """The questions with the texts of a suite; the number after the last `/` is the place in it."""
+    texts = [query.question for query in load_suite(suite).queries]
+    return {
+        name: RecordedQuestion(each.query, each.prompt_tokens, texts[int(name.rsplit("/", 1)[-1])])
+        for name, each in questions.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""`dynasor rank train`: teach a pretrained model which prompts have long answers."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dynasor.commands.options import JsonOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dynasor.ranking.train_ranker import RankerTraining
+
+
+def rank_train(
+    data: Annotated[Path, typer.Argument(help="Folder of `dynasor rank build-data`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the ranker.")],
+    loss: Annotated[
+        str,
+        typer.Option(
+            "--loss",
+            help="listmle, ranknet, margin, regression or classification (of ten buckets).",
+        ),
+    ] = "ranknet",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            "--backbone",
+            help="all-MiniLM-L6-v2 (from its package, no download), a model folder, or a name on the "
+            "hub.",
+        ),
+    ] = "all-MiniLM-L6-v2",
+    pooling: Annotated[
+        str, typer.Option("--pooling", help="mean, or last (for decoders).")
+    ] = "mean",
+    window: Annotated[
+        int,
+        typer.Option("--window", help="Tokens of a prompt that are read: its first and its last."),
+    ] = 64,
+    tuned_layers: Annotated[
+        int, typer.Option("--tuned-layers", help="Uppermost layers that are trained.")
+    ] = 3,
+    later_turns: Annotated[
+        int, typer.Option("--later-turns", help="Later turns to learn from, at most.", min=0)
+    ] = 0,
+    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the data.")] = 2.0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="Training ends by then, whatever --epochs says.")
+    ] = 40.0,
+    list_size: Annotated[int, typer.Option("--list-size", help="Prompts a list and step.")] = 32,
+    rate: Annotated[float, typer.Option("--rate", help="Learning rate.")] = 3e-4,
+    patience: Annotated[
+        int, typer.Option("--patience", help="Checks without a better held-out tau before the end.")
+    ] = 6,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", help="CPU threads.", min=1, show_default="torch's own"),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="cpu or cuda.", show_default="a GPU, if torch finds one"),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw an earlier training in the folder away.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a ranker on prompts and the length of their answers.
+
+    Four times an epoch it is judged by Kendall's tau on held-out prompts, and the best weights are
+    kept. A training that was killed goes on when the same command is given again; Ctrl-C ends it with
+    the best weights so far.
+
+    Examples:
+
+        dynasor rank train data/sharegpt --out models/mine
+
+        dynasor rank train data/mine --out models/opt --backbone facebook/opt-125m --pooling last
+    """
+    import torch
+    from rich.console import Console
+
+    from dynasor.errors import ConfigError
+    from dynasor.ranking.build_data import read_data_card
+    from dynasor.ranking.encoder import EncoderSettings
+    from dynasor.ranking.losses import BUCKETS
+    from dynasor.ranking.train_ranker import RankerTraining, read_ranker_data
+    from dynasor.ranking.training import TrainingPlan
+
+    console = Console(stderr=True)
+    if device not in (None, "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"--device {device}: torch has none such here; give cpu")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    plan = TrainingPlan(
+        loss=loss,
+        epochs=epochs,
+        minutes=minutes,
+        list_size=list_size,
+        rate=rate,
+        patience=patience,
+        seed=seed,
+    )
+    settings = EncoderSettings(
+        backbone=backbone,
+        pooling=pooling,
+        window=window,
+        tuned_layers=tuned_layers,
+        width=BUCKETS if loss == "classification" else 1,
+    )
+    examples = read_ranker_data(data, later_turns=later_turns, seed=seed)
+    source = read_data_card(data)
+    about: dict[str, Any] = {key: source.get(key) for key in ("source", "tokenizer", "split")}
+    about["later_turns"] = later_turns
+    with console.status("preparing prompts"):
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        run = RankerTraining(examples, about, out, settings, plan, device=place, fresh=fresh)
+    stopped = _train(run, console)
+    with console.status("judging what was learned"):
+        card = run.finish()
+    if as_json:
+        typer.echo(json.dumps(card))
+    else:
+        _print(card, out)
+    if stopped:
+        console.print("stopped; the same command goes on from here", style="yellow")
+        raise typer.Exit(130)
+
+
+def _train(run: RankerTraining, console: Console) -> bool:
+    """Train with a bar; returns whether Ctrl-C ended it. A second Ctrl-C does not wait for a step."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    training = run.training
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        training.stop()
+
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}  held-out tau {task.fields[tau]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    earlier = signal.signal(signal.SIGINT, stop)
+    try:
+        with bar:
+            task = bar.add_task("", total=1.0, loss=0.0, tau="-")
+
+            def observe(progress: float, loss: float) -> None:
+                best = training.best
+                tau = f"{best.tau:.3f}" if best else "-"
+                bar.update(task, completed=progress, loss=loss, tau=tau)
+
+            training.run(observe)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    return not training.finished
+
+
+def _print(card: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{card['name']} in {out}", title_justify="left")
+    for heading in ("prompts", "number", "Kendall's tau", "95% interval"):
+        table.add_column(heading, justify="left" if heading == "prompts" else "right")
+    for split, found in card["metrics"].items():
+        low, high = found["tau_interval"]
+        table.add_row(
+            split.replace("_", "-"),
+            f"{found['n']:,}",
+            f"{found['tau']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+        )
+    console = Console()
+    console.print(table)
+    training = card["training"]
+    console.print(
+        f"{card['data']['train']:,} examples, {training['loss']}, {training['steps']:,} lists, "
+        f"{training['seconds'] / 60:.1f} minutes; curves in {out / 'learning_curves.png'}",
+        highlight=False,
+    )

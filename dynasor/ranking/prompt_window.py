@@ -1,0 +1,110 @@
+"""What an encoder is given of a prompt: some of its tokens, and the shape of the whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dynasor.ranking.prompt_text import split_question
+
+SHAPE_SIZE = 8
+CHARACTERS_A_TOKEN = 16
+"""A middle further than this many characters a token from both ends is not even tokenised."""
+
+_LOOKED_AT = 4_000
+"""Characters of a question whose kinds are counted."""
+
+
+class Window(NamedTuple):
+    """What is read of one prompt.
+
+    Attributes:
+        ids: tokens, with those that mark beginning and end.
+        shape: (SHAPE_SIZE,) numbers about the whole prompt.
+    """
+
+    ids: list[int]
+    shape: list[float]
+
+
+class Batch(NamedTuple):
+    """Windows of several prompts.
+
+    Attributes:
+        ids: (prompts, longest) int64, padded with 0.
+        mask: (prompts, longest) int64, 1 where there is a token; each row has one.
+        shape: (prompts, SHAPE_SIZE) float32.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    shape: Tensor
+
+
+class PromptWindow:
+    """Cuts windows: of a prompt with more than `tokens` tokens its first half of them and its last.
+
+    Args:
+        tokenizer: of the library `tokenizers`.
+        ends: special tokens before and after a text.
+        tokens: of a window, with the special ones.
+    """
+
+    def __init__(self, tokenizer: Any, ends: tuple[list[int], list[int]], tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._before, self._after = ends
+        self._room = max(2, tokens - len(self._before) - len(self._after))
+
+    def cut(self, prompts: Sequence[str]) -> list[Window]:
+        """A window for each prompt."""
+        texts = [self._ends_of(prompt) for prompt in prompts]
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [
+            Window(self._trim(encoding.ids), prompt_shape(prompt))
+            for prompt, encoding in zip(prompts, found, strict=True)
+        ]
+
+    def _ends_of(self, prompt: str) -> str:
+        most = CHARACTERS_A_TOKEN * self._room
+        if len(prompt) > 2 * most:
+            prompt = f"{prompt[:most]} {prompt[-most:]}"
+        # Half of a surrogate pair is legal in JSON, and no tokenizer takes it.
+        return prompt.encode("utf-8", "replace").decode("utf-8")
+
+    def _trim(self, ids: list[int]) -> list[int]:
+        if len(ids) > self._room:
+            first = self._room // 2
+            ids = ids[:first] + ids[first - self._room :]
+        return [*self._before, *ids, *self._after]
+
+
+def prompt_shape(prompt: str) -> list[float]:
+    """Numbers about a prompt that its window may not show: sizes, and shares of kinds of characters."""
+    context, question = split_question(prompt)
+    looked_at = question[:_LOOKED_AT]
+    size = len(looked_at) + 1
+    return [
+        math.log1p(len(question)),
+        math.log1p(len(context)),
+        math.log1p(question.count("\n")),
+        math.log1p(len(question.split(None, 2_000))),
+        sum(ord(c) > 127 for c in looked_at) / size,
+        sum(not (c.isalnum() or c.isspace()) for c in looked_at) / size,
+        sum(c.isdigit() for c in looked_at) / size,
+        float("?" in question[-3:]),
+    ]
+
+
+def collate(windows: Sequence[Window]) -> Batch:
+    """One batch of these windows."""
+    longest = max(1, max(len(window.ids) for window in windows))
+    ids = torch.zeros(len(windows), longest, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, window in enumerate(windows):
+        ids[row, : len(window.ids)] = torch.tensor(window.ids, dtype=torch.int64)
+        mask[row, : max(1, len(window.ids))] = 1
+    return Batch(ids, mask, torch.tensor([window.shape for window in windows]))
