@@ -24,6 +24,7 @@ class Ballot:
     def group(self, answer: str | None, text: str) -> int | None:
         """Group of an answer, which is not counted yet; None for no answer."""
         group = self._groups.add(answer)
+        # The text comes first: somebody on another thread may look at the votes at any time.
         if group is not None and group == len(self._texts):
             self._texts.append(text)
         return group

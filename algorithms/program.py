@@ -45,6 +45,8 @@ class Sampling:
         top_logprobs: how many of the largest log-probabilities a token's confidence averages;
             0 for no confidence.
         logprobs: whether the log-probability of each output token is wanted.
+        alternatives: how many of the likeliest tokens are wanted in each place, as texts beside the
+            chosen one; None for no token's text.
     """
 
     temperature: float = 1.0
@@ -55,6 +57,7 @@ class Sampling:
     seed: int | None = None
     top_logprobs: int = 0
     logprobs: bool = False
+    alternatives: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,14 @@ class Request:
     report_every: int | None = None
 
 
+class ScoredToken(NamedTuple):
+    """An output token: its text, its log-probability, and the likeliest in its place, as asked."""
+
+    text: str
+    logprob: float
+    alternatives: tuple[tuple[str, float], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """A running request so far: text and output tokens, and what is known of each where asked for.
@@ -92,6 +103,7 @@ class Progress:
         tokens: output tokens so far.
         confidence: of each, see `Generation`.
         logprobs: log-probability of each.
+        scored: each, where `alternatives` were asked for.
     """
 
     request: str
@@ -99,6 +111,7 @@ class Progress:
     tokens: int
     confidence: Sequence[float] | None = None
     logprobs: Sequence[float] | None = None
+    scored: Sequence[ScoredToken] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +129,7 @@ class Generation:
         logprobs: log-probability of each output token, where asked for.
         reward: of a `score` request: how good the text is as an answer, or as its beginning, 0 to 1.
         error: what went wrong, where `finish_reason` is `error`.
+        scored: each output token, where `alternatives` were asked for.
     """
 
     request: str
@@ -128,6 +142,7 @@ class Generation:
     logprobs: Sequence[float] | None = None
     reward: float | None = None
     error: str | None = None
+    scored: Sequence[ScoredToken] = ()
 
 
 Event = Progress | Generation

@@ -100,13 +100,20 @@ class PerQuery:
     """A stop rule for each query alone, and at most `wave` of its requests in flight.
 
     A larger wave answers sooner and costs more: when the query stops, what is in flight is cut.
+
+    Args:
+        rule: says when a query has had enough.
+        wave: requests of a query in flight.
+        tokens: output tokens after which a query gets no more requests, or None; what it has in
+            flight then may exceed them.
     """
 
-    def __init__(self, rule: StopRule, wave: int) -> None:
+    def __init__(self, rule: StopRule, wave: int, *, tokens: int | None = None) -> None:
         if wave < 1:
             raise ValueError(f"wave must be 1 or more, not {wave}")
         self._rule = rule
         self._wave = wave
+        self._tokens = tokens
         self._news: list[LiveQuery] = []
 
     def admit(self, query: LiveQuery) -> None:
@@ -121,6 +128,8 @@ class PerQuery:
             stop = self._rule.decide(votes).stop
             if stop is not None:
                 return stop
+        if self._tokens is not None and query.bill.output >= self._tokens:
+            return "budget"
         self._news.append(query)
         return None
 

@@ -7,7 +7,9 @@ cannot serve, 130 stopped by Ctrl-C (what was finished is kept).
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +20,16 @@ from dynasor.commands.bench_deprivation import bench_deprivation
 from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
 from dynasor.commands.evidence import evidence
+from dynasor.commands.options import (
+    BaseUrlOption,
+    ConfigOption,
+    EngineOption,
+    MaxTokensOption,
+    ModelOption,
+    SamplesOption,
+    TuneOption,
+    overrides,
+)
 from dynasor.commands.rank_blend import rank_blend
 from dynasor.commands.rank_build_data import rank_build_data
 from dynasor.commands.rank_eval import rank_eval
@@ -29,7 +41,7 @@ from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
 from dynasor.commands.solve import solve
 from dynasor.commands.write import write
-from dynasor.errors import DynasorError
+from dynasor.errors import DynasorError, MissingExtra
 
 
 class _Commands(TyperGroup):
@@ -41,6 +53,95 @@ class _Commands(TyperGroup):
         if two in self.commands:
             return two, self.commands[two], args[2:]
         return super().resolve_command(ctx, args)
+
+
+def serve(
+    config: ConfigOption = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    base_url: BaseUrlOption = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port.", show_default="8000")] = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="TOML file of API keys; see `dynasor key`.")
+    ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            "--default-effort",
+            help="Effort of requests that do not say: none, minimal, low, medium, high.",
+            show_default="none",
+        ),
+    ] = None,
+    samples: SamplesOption = None,
+    max_tokens: MaxTokensOption = None,
+    tune_cpu: TuneOption = True,
+) -> None:
+    """Serve an OpenAI-compatible endpoint that reasons until it is certain.
+
+    Example: dynasor serve --port 8000, then any OpenAI client with base_url
+    http://127.0.0.1:8000/v1 and model `embedded:self-consistency`. The live page is at
+    http://127.0.0.1:8000/.
+    """
+    from dynasor.config import Config, load_config
+
+    run_server = _serving("serving.server").run_server
+    given = overrides(
+        engine=engine,
+        model=model,
+        base_url=base_url,
+        samples=samples,
+        max_tokens=max_tokens,
+        tune_cpu=tune_cpu,
+    )
+    given["server"] = {
+        "host": host,
+        "port": port,
+        "keys": str(keys) if keys else None,
+        "default_effort": effort,
+    }
+
+    def load() -> Config:
+        return load_config(config, given)
+
+    run_server(load(), load)
+
+
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; letters, digits, . _ @ -")],
+    admin: Annotated[bool, typer.Option("--admin", help="May see the live page.")] = False,
+) -> None:
+    """Make an API key: the key itself on standard error, its entry for the key file on output.
+
+    Example: dynasor key alice >> keys.toml
+    """
+    from dynasor.errors import ConfigError
+
+    module = _serving("serving.keys")
+    secret = module.new_key()
+    try:
+        entry = module.Key(name=name, sha256=module.hash_of(secret), admin=admin)
+    except ValueError:
+        raise ConfigError(f"NAME = {name!r}: 1 to 64 letters, digits, . _ @ -") from None
+    typer.echo(f"the key, which is shown only now: {secret}", err=True)
+    lines = [f'name = "{entry.name}"', f'sha256 = "{entry.sha256}"']
+    typer.echo("\n".join(["[[key]]", *lines, *(["admin = true"] if admin else []), ""]))
+
+
+def _serving(name: str) -> Any:
+    """A module of the server.
+
+    Raises:
+        MissingExtra: if what it needs is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"{error.name} is not installed: pip install 'dynasor-llm[serve]'"
+        ) from None
 
 
 app = typer.Typer(
@@ -62,6 +163,8 @@ app.command()(replay)
 app.command()(rules)
 app.command()(evidence)
 app.command()(calibrate)
+app.command()(serve)
+app.command()(key)
 
 rank = typer.Typer(
     help="Predict which prompts get long answers: data, training, evaluation, scores.",

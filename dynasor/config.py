@@ -28,6 +28,7 @@ from dynasor.program_config import (
     ShortConfig,
 )
 from dynasor.scheduling.policies import parse_policy
+from dynasor.server_config import ServerConfig
 
 PREFIX = "DYNASOR_"
 LARGEST_FILE = 1 << 20
@@ -217,6 +218,7 @@ class Config(Section):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     allocator: AllocatorConfig = AllocatorConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    server: ServerConfig = ServerConfig()
     ranking: RankingConfig = RankingConfig()
 
     @property
@@ -318,12 +320,15 @@ def merge(into: dict[str, Any], settings: Mapping[str, Any]) -> None:
 
 def _explain(problem: Any) -> str:
     """One pydantic problem in words: key, value, what is allowed."""
-    location = [str(part) for part in problem["loc"]]
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         known: Any = Config
         for name in location[:-1]:
-            known = known.model_fields[name].annotation
+            fields = getattr(known, "model_fields", {})
+            if name not in fields:
+                return f"{key}: no such setting"
+            known = fields[name].annotation
         return f"{key}: no such setting; there are {', '.join(known.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -148,6 +148,7 @@ class Runtime:
         self._in_order = in_order
         self._log = log
         self._observer = observer
+        self._open: dict[str, _Query] = {}
 
     async def run(
         self, programs: Iterable[Program], *, admission: int, deadline: float | None = None
@@ -203,13 +204,20 @@ class Runtime:
         if due is not None and when_due:
             timers.append(loop.call_later((1 - AHEAD) * due, self._press, query))
         self._allocator.admit(query)
+        self._open[program.id] = query
         try:
             self._review(query)
             return await query.outcome
         finally:
+            self._open.pop(program.id, None)
             for timer in timers:
                 timer.cancel()
             await self._clear(query)
+
+    def conclude(self) -> None:
+        """End all queries now with the best answers so far, as if their deadlines had come."""
+        for query in list(self._open.values()):
+            self._stop(query, "deadline")
 
     async def _foresee(self, query: _Query, question: str | None) -> None:
         """Rank the query, which takes no longer than the scorer's deadline."""

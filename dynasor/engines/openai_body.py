@@ -42,15 +42,17 @@ def body_of(
             extra["include_stop_str_in_output"] = True
     if sampling.seed is not None:
         body["seed"] = sampling.seed
+    top = max(sampling.top_logprobs, sampling.alternatives or 0)
+    wanted = top or sampling.logprobs or sampling.alternatives is not None
     if isinstance(request.prompt, str):
         body["prompt"] = request.prompt + request.prefix
-        if sampling.top_logprobs or sampling.logprobs:
-            body["logprobs"] = sampling.top_logprobs
+        if wanted:
+            body["logprobs"] = top
         return body
     body["messages"] = [dict(message) for message in request.prompt]
     if request.prefix:
         body["messages"].append({"role": "assistant", "content": request.prefix})
         extra |= {"continue_final_message": True, "add_generation_prompt": False}
-    if sampling.top_logprobs or sampling.logprobs:
-        body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+    if wanted:
+        body |= {"logprobs": True, "top_logprobs": top}
     return body

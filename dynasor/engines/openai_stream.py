@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from algorithms.program import FinishReason, Generation, Progress, Request
+from algorithms.program import FinishReason, Generation, Progress, Request, ScoredToken
 
 LARGEST_OUTPUT = 8 << 20
 """Characters that are kept of one request: a server that never ends must not fill the memory."""
@@ -43,6 +43,7 @@ class StreamedOutput:
         self._finish_reason: str | None = None
         self._confidence: list[float] = []
         self._logprobs: list[float] = []
+        self._scored: list[ScoredToken] = []
 
     @property
     def tokens(self) -> int:
@@ -90,11 +91,15 @@ class StreamedOutput:
                 self._confidence += _confidences(choice.logprobs, self._wanted.top_logprobs)
             if self._wanted.logprobs:
                 self._logprobs += _chosen(choice.logprobs)
+            if self._wanted.alternatives is not None:
+                self._scored += _scored(choice.logprobs, self._wanted.alternatives)
 
     def progress(self) -> Progress:
         """The event that reports the state."""
         confidence, logprobs = tuple(self._confidence) or None, tuple(self._logprobs) or None
-        return Progress(self._request.id, self._text(), self.tokens, confidence, logprobs)
+        return Progress(
+            self._request.id, self._text(), self.tokens, confidence, logprobs, self._scored
+        )
 
     def _text(self) -> str:
         if len(self._parts) > 1:
@@ -124,6 +129,7 @@ class StreamedOutput:
             confidence=self._confidence or None,
             logprobs=self._logprobs or None,
             error=None if reason else error,
+            scored=self._scored,
         )
 
     def _unfinished(self) -> str:
@@ -163,3 +169,27 @@ def _chosen(logprobs: Any) -> list[float]:
     else:
         values = getattr(logprobs, "token_logprobs", None) or []
     return [float(value) for value in values if value is not None]
+
+
+def _scored(logprobs: Any, alternatives: int) -> list[ScoredToken]:
+    """Each token with the likeliest in its place, from either endpoint's form."""
+    content = getattr(logprobs, "content", None)
+    if content is not None:
+        return [
+            ScoredToken(
+                str(token.token),
+                float(token.logprob),
+                tuple(
+                    (str(other.token), float(other.logprob)) for other in token.top_logprobs or ()
+                ),
+            )
+            for token in content
+        ]
+    tokens = getattr(logprobs, "tokens", None) or []
+    values = getattr(logprobs, "token_logprobs", None) or []
+    tables = getattr(logprobs, "top_logprobs", None) or [None] * len(tokens)
+    return [
+        ScoredToken(str(token), float(value), tuple((table or {}).items())[:alternatives])
+        for token, value, table in zip(tokens, values, tables, strict=True)
+        if value is not None
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algorithms.program import Event, Prompt, Request
+from algorithms.program import Event, Prompt, Request, Sampling
 from dynasor.config import SchedulerConfig
 from dynasor.engines.base import Capacity
 from dynasor.engines.cpu_tuning import CpuTuning, tune
@@ -108,15 +109,19 @@ class VLLMEngine:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         try:
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.v1.engine.async_llm import AsyncLLM
-
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
+            # In a thread: whoever serves meanwhile goes on serving.
+            self._engine = await asyncio.to_thread(self._load)
             self._gangs.connect(self._engine)
         except MissingExtra:
             raise
         except Exception as error:  # vLLM raises whatever its parts raise
             raise EngineError(f"vLLM cannot serve {self._model!r}: {one_line(error)}") from error
+
+    def _load(self) -> Any:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -178,7 +183,7 @@ class VLLMEngine:
             "max_tokens": wanted.max_tokens,
             "stop": list(wanted.stop) or None,
             "include_stop_str_in_output": wanted.keep_stop,
-            "logprobs": wanted.top_logprobs if wanted.top_logprobs or wanted.logprobs else None,
+            "logprobs": _logprobs(wanted),
             "output_kind": RequestOutputKind.DELTA
             if request.report_every
             else RequestOutputKind.FINAL_ONLY,
@@ -230,6 +235,28 @@ class VLLMEngine:
         """Tell the scheduler in the engine; news are sent together while a call is under way."""
         self._gangs.hint(gang, hints)
 
+    async def check(self) -> None:
+        """See whether the engine process lives.
+
+        Raises:
+            EngineError: if it does not.
+        """
+        if self._engine is None or self._engine.errored:
+            raise EngineError("the vLLM engine died; see its log above")
+
+    def measure(self, request: Request) -> int:
+        """Tokens of a request's prompt.
+
+        Raises:
+            ValueError: if vLLM would refuse the request; the message says why.
+        """
+        tokens = len(self._tokens(request.prompt, request.prefix))
+        longest = self._engine.vllm_config.model_config.max_model_len
+        if not 0 < tokens < longest:
+            raise ValueError(f"the prompt has {tokens} tokens; the model takes 1 to {longest - 1}")
+        self._sampling(request)
+        return tokens
+
     async def counters(self, *, reset: bool = False) -> dict[str, float]:
         """What the scheduler counted since the last reset.
 
@@ -275,7 +302,15 @@ class VLLMEngine:
         engine, self._engine = self._engine, None
         self._gangs.connect(None)
         if engine is not None:
-            engine.shutdown()
+            # It waits for processes to end.
+            await asyncio.to_thread(engine.shutdown)
+
+
+def _logprobs(wanted: Sampling) -> int | None:
+    """How many log-probabilities vLLM is to give of each token, besides the chosen one's."""
+    if not wanted.top_logprobs and not wanted.logprobs and wanted.alternatives is None:
+        return None
+    return max(wanted.top_logprobs, wanted.alternatives or 0)
 
 
 def is_installed(distribution: str) -> bool:

@@ -1,10 +1,10 @@
-"""What one request has produced, gathered from vLLM's outputs."""
+"""What one request has produced so far, gathered from vLLM's outputs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from algorithms.program import FinishReason, Generation, Progress, Sampling
+from algorithms.program import FinishReason, Generation, Progress, Sampling, ScoredToken
 
 
 class VLLMOutput:
@@ -16,6 +16,7 @@ class VLLMOutput:
         self.tokens = 0
         self.confidence: list[float] | None = None
         self._logprobs: list[float] | None = None
+        self._scored: list[ScoredToken] = []
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._finish_reason: str | None = None
@@ -38,9 +39,17 @@ class VLLMOutput:
                 for token, entries in zip(new.token_ids, new.logprobs, strict=True)
             ]
 
+        if new.logprobs and self._wanted.alternatives is not None:
+            self._scored += [
+                _scored(token, entries, self._wanted.alternatives)
+                for token, entries in zip(new.token_ids, new.logprobs, strict=True)
+            ]
+
     def progress(self, request: str) -> Progress:
-        """The state of the request."""
-        return Progress(request, self.text, self.tokens, self.confidence, self._logprobs)
+        """The request so far."""
+        return Progress(
+            request, self.text, self.tokens, self.confidence, self._logprobs, self._scored
+        )
 
     def generation(self, request: str, error: str | None = None) -> Generation:
         """The end of the request."""
@@ -61,6 +70,7 @@ class VLLMOutput:
             finish_reason=reason,
             confidence=self.confidence,
             logprobs=self._logprobs,
+            scored=self._scored,
             error=error or (None if reason != "error" else f"vLLM ended it: {self._finish_reason}"),
         )
 
@@ -72,3 +82,13 @@ def _confidence(entries: dict[int, Any], top: int) -> float:
     """
     values: list[float] = [entry.logprob for entry in entries.values() if entry.rank <= top]
     return -sum(values) / len(values)
+
+
+def _scored(token: int, entries: dict[int, Any], alternatives: int) -> ScoredToken:
+    ranked = sorted(entries.values(), key=lambda entry: entry.rank)[:alternatives]
+    chosen = entries[token]
+    return ScoredToken(
+        chosen.decoded_token or "",
+        chosen.logprob,
+        tuple((entry.decoded_token or "", entry.logprob) for entry in ranked),
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -168,6 +168,8 @@ class LengthScorer:
                 f"more, not {window}, {deadline}, {batch} and {cached}"
             )
         self.counters = ScorerCounters()
+        self.observe: Callable[[float], None] = lambda seconds: None
+        """Told the seconds that each prompt waited for its rank."""
         self._ranker = ranker
         self._calibration = calibration
         self._deadline = deadline
@@ -183,6 +185,12 @@ class LengthScorer:
 
     async def rank(self, prompt: str) -> Ranked | None:
         """What the ranker says of a prompt; None if it goes unranked. Never raises for a prompt."""
+        start = perf_counter()
+        found = await self._rank(prompt)
+        self.observe(perf_counter() - start)
+        return found
+
+    async def _rank(self, prompt: str) -> Ranked | None:
         key = blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         known = self._cache.get(key)
         if known is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from copy import copy
 from functools import lru_cache
 from math import log
 from random import Random
@@ -39,15 +40,31 @@ class Forecast:
         rule: that stops the queries.
         tokens: of a sample, before any has ended.
         limit: output tokens at which a sample is cut, None for none.
+        play: whether to play the rule on, which takes milliseconds for votes that were not seen before;
+            else the rest of the full budget counts until queries with such votes have ended.
     """
 
-    def __init__(self, rule: StopRule, tokens: float = 500.0, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        rule: StopRule,
+        tokens: float = 500.0,
+        limit: int | None = None,
+        *,
+        play: bool = True,
+    ) -> None:
         if not isinstance(rule, Hashable):
             raise TypeError(f"{rule!r} must be hashable: forecasts are kept by rule")
         self._limit = limit
         self._unranked = LengthPrior(log(max(tokens, 1.0)))
         self._learners = PriorLearner(), PriorLearner()  # of queries without a rank, and with one
-        self._further = _FurtherSamples(cast(HashableRule, rule))
+        self._further = _FurtherSamples(cast(HashableRule, rule) if play else None)
+        self._weight = 1.0
+
+    def weighted(self, weight: float) -> Forecast:
+        """This forecast, for queries whose work counts so many times as much; both learn together."""
+        twin = copy(self)
+        twin._weight = weight
+        return twin
 
     def query(self, ranked: LengthPrior | None = None) -> QueryForecast:
         """The forecast of a new query.
@@ -57,7 +74,7 @@ class Forecast:
         """
         prior = self._unranked if ranked is None else ranked
         learner = self._learners[ranked is not None]
-        return QueryForecast(prior, learner, self._further, self._limit)
+        return QueryForecast(prior, learner, self._further, self._limit, self._weight)
 
 
 class QueryForecast:
@@ -69,7 +86,9 @@ class QueryForecast:
         learner: PriorLearner,
         further: _FurtherSamples,
         limit: int | None,
+        weight: float,
     ) -> None:
+        self._weight = weight
         self._prior = prior
         self._learner = learner
         self._further = further
@@ -91,7 +110,8 @@ class QueryForecast:
         self._passed[votes.n] = standing
         samples, variance = self._further.expected(standing, votes.max_samples)
         samples = min(max(samples, 1.0), max(votes.remaining, 1))
-        return self._lengths.remaining(running, samples, variance)
+        expected = self._lengths.remaining(running, samples, variance)
+        return Remaining(*(self._weight * tokens for tokens in expected))
 
     def ended(self, votes: Votes, *, by_rule: bool = True) -> None:
         """The query was stopped with these votes, by the rule or its budget or for another reason."""
@@ -114,9 +134,13 @@ class _Mean:
 
 
 class _FurtherSamples:
-    """How many more samples queries take, by their votes so far: played first, then as it was."""
+    """How many more samples queries take, by their votes so far: played first, then as it was.
 
-    def __init__(self, rule: HashableRule) -> None:
+    Args:
+        rule: that is played; None for none, then all that is left of the budget is the first guess.
+    """
+
+    def __init__(self, rule: HashableRule | None) -> None:
         self._rule = rule
         self._known: OrderedDict[tuple[Standing, int], tuple[_Mean, _Mean]] = OrderedDict()
 
@@ -135,7 +159,9 @@ class _FurtherSamples:
         key = standing, max_samples
         known = self._known.get(key)
         if known is None:
-            played = samples_to_come(self._rule, standing, max_samples)
+            played = float(max_samples - standing.n)
+            if self._rule is not None:
+                played = samples_to_come(self._rule, standing, max_samples)
             # Played continuations are spread about as widely as an exponential distribution.
             known = self._known[key] = _Mean(played, _PLAYED), _Mean(2 * played**2, _PLAYED)
             if len(self._known) > REMEMBERED:

@@ -98,3 +98,28 @@ def test_settings_on_the_command_line_go_before_other_options():
     given = overrides(samples=3, settings=["algorithm.samples=5", "algorithm.cot.window=4"])
     config = load_config(overrides=given, environment={})
     assert (config.algorithm.samples, config.algorithm.cot.window) == (5, 4)
+
+
+def test_levels_of_effort_that_are_not_given_keep_their_meaning(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("[server.effort.low]\nsamples = 3\n")
+    effort = load_config(file, environment={}).server.effort
+    assert effort["low"].samples == 3
+    assert effort["none"].algorithm == "none"
+    assert effort["high"].samples == 32
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[server.effort.low]\nfoo = 1", "server.effort.low.foo: no such setting"),
+        ("[server.effort.huge]\nsamples = 1", "server.effort.huge"),
+        ("[server.effort.low]\nrule = 'magic'", "server.effort.low.rule"),
+        ("[server]\nport = 99999", "server.port"),
+    ],
+)
+def test_a_wrong_server_section_is_told_by_name(tmp_path, text, problem):
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        load_config(file, environment={})

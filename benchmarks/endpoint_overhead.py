@@ -1,0 +1,139 @@
+"""Plain requests: `dynasor serve` beside vLLM's own server, same model, same flags, in one run.
+
+python -m benchmarks.endpoint_overhead [--rounds 8] [--requests 64] [--out FILE]
+
+Both servers are up all the time and are asked in turns, so that a slower minute of the machine hits
+both. A round asks each server for the same prompts: once one request after the other at a moderate rate
+(time to first token of a stream), once all at once (output tokens a second). Told: median ratios over
+rounds (ours to theirs) with 95% bootstrap intervals. For an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks.endpoint_process import serving
+from dynasor.embedded_model import test_suite
+from tests.vllm_server import serve as vllm_serve
+
+OUTPUT = 64
+"""Tokens of each answer; both servers stop there or at the model's own end."""
+
+
+def prompts(count: int) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in test_suite().read_text().splitlines()][:count]
+    return [
+        {
+            "model": "embedded",
+            "messages": [{"role": "user", "content": row["question"]}],
+            "temperature": 0,
+            "max_tokens": OUTPUT,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        for row in rows
+    ]
+
+
+async def ask(http: httpx.AsyncClient, root: str, body: dict[str, Any]) -> tuple[float, int]:
+    """Seconds to the first text, and output tokens."""
+    begin, first, tokens = time.perf_counter(), 0.0, 0
+    async with http.stream("POST", f"{root}/v1/chat/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line.removeprefix("data: "))
+            if not first and chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+                first = time.perf_counter() - begin
+            if chunk.get("usage"):
+                tokens = chunk["usage"]["completion_tokens"]
+    return first, tokens
+
+
+async def at_a_rate(root: str, asked: list[dict[str, Any]], rate: float) -> float:
+    """Median seconds to the first token."""
+    async with httpx.AsyncClient(timeout=300) as http:
+        tasks = []
+        for body in asked:
+            tasks.append(asyncio.create_task(ask(http, root, body)))
+            await asyncio.sleep(1 / rate)
+        return float(np.median([(await task)[0] for task in tasks]))
+
+
+async def all_at_once(root: str, asked: list[dict[str, Any]]) -> float:
+    """Output tokens a second."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(timeout=300, limits=limits) as http:
+        begin = time.perf_counter()
+        ends = await asyncio.gather(*(ask(http, root, body) for body in asked))
+        return sum(tokens for _, tokens in ends) / (time.perf_counter() - begin)
+
+
+async def compare(ours: str, theirs: str, options: argparse.Namespace) -> dict[str, Any]:
+    asked = prompts(options.requests)
+    rows: dict[str, list[float]] = {"first_token": [], "throughput": []}
+    plain: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for number in range(options.rounds + 1):
+        order = [("ours", ours), ("theirs", theirs)]
+        if number % 2:
+            order.reverse()
+        first = {name: await at_a_rate(root, asked, options.rate) for name, root in order}
+        speed = {name: await all_at_once(root, asked) for name, root in order}
+        if number:  # the first round warms both up
+            rows["first_token"].append(first["ours"] / first["theirs"])
+            rows["throughput"].append(speed["ours"] / speed["theirs"])
+            for name in plain:
+                plain[name].append(first[name])
+    rng = np.random.default_rng(0)
+    found: dict[str, Any] = {"rounds": options.rounds, "requests": options.requests}
+    for name, ratios in rows.items():
+        draws = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
+        found[name] = {
+            "ratio": float(np.median(ratios)),
+            "interval": [float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975))],
+        }
+    found["first_token_seconds"] = {
+        name: float(np.median(values)) for name, values in plain.items()
+    }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=8.0, help="requests a second, moderate load")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    # The flags of vLLM's server are those of tests/vllm_server.py; ours gets the same batch.
+    environment = {"DYNASOR_ENGINE__MAX_RUNNING": "8", "DYNASOR_ENGINE__TUNE_CPU": "false"}
+    threads = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+        "KMP_BLOCKTIME": "0",
+    }
+    with (
+        vllm_serve(folder / "vllm.log") as theirs,
+        serving(folder / "ours.log", environment={**environment, **threads}) as ours,
+    ):
+        result = asyncio.run(compare(ours.root, theirs.root, options))
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Runs the plans of clients on the engine, each with a runtime of its own.
+
+A query that goes wrong, is cut or is hostile so touches no other one: they share the engine, the
+process that compares answers, and what is learnt about lengths, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import cast
+
+from opentelemetry import trace
+from opentelemetry.trace import Tracer
+
+from algorithms.chat import Chat
+from algorithms.program import Program, Request
+from algorithms.self_consistency import SelfConsistency
+from certaindex.answers import extract
+from certaindex.equivalence import AnswerEquivalence, AnswerGroups
+from certaindex.stopping import parse_rule
+from dynasor.allocator import PerQuery
+from dynasor.config import EMBEDDED, Config
+from dynasor.errors import EngineError
+from dynasor.ranking.prompt_text import prompt_text
+from dynasor.ranking.scorer import LengthScorer
+from dynasor.runtime import Runtime
+from dynasor.scheduling.forecast import Forecast, HashableRule
+from dynasor.vote_weights import weigher
+from serving.api_errors import ApiError
+from serving.engine_guard import LOST, EngineGuard
+from serving.front_door import Visit
+from serving.live_query import LiveQuery
+from serving.metrics import Metrics
+from serving.reasoning_plan import Plan
+
+logger = logging.getLogger(__name__)
+
+EXTRACTOR = "math"
+FORECASTS = 64
+"""Stop rules whose forecasts are kept; clients may bring any rule."""
+SHOWN_ENDED = 50
+"""Queries that the live page still shows after their end."""
+RETRY_AFTER = 5.0
+
+
+class QueryService:
+    """All queries of the server.
+
+    Args:
+        guard: the engine, started.
+        config: of the server; may be replaced while it runs, queries go on with what they came to.
+        equivalence: groups answers.
+        metrics: are told of each query.
+        tracer: of one span a query.
+        scorer: ranks queries by their prompt, or None.
+    """
+
+    def __init__(
+        self,
+        guard: EngineGuard,
+        config: Config,
+        equivalence: AnswerEquivalence,
+        metrics: Metrics,
+        tracer: Tracer,
+        scorer: LengthScorer | None = None,
+    ) -> None:
+        self.guard = guard
+        self.config = config
+        self._equivalence = equivalence
+        self._metrics = metrics
+        self._tracer = tracer
+        self._scorer = scorer
+        self._forecasts: OrderedDict[str, Forecast] = OrderedDict()
+        self._runtimes: dict[str, Runtime] = {}
+        self.live: dict[str, LiveQuery] = {}
+        self.ended: deque[LiveQuery] = deque(maxlen=SHOWN_ENDED)
+
+    @property
+    def served(self) -> str:
+        """Name of the model for clients."""
+        if self.config.server.model_name is not None:
+            return self.config.server.model_name
+        if self.config.is_embedded:
+            return EMBEDDED
+        model = self.guard.capacity().model
+        return Path(model).name if Path(model).is_dir() else model
+
+    def check(self, plan: Plan) -> None:
+        """Refuse what the engine would refuse, before anything is begun.
+
+        Raises:
+            ApiError: 400 naming the field, or 503 while there is no engine.
+        """
+        if not self.guard.ready:
+            raise ApiError(
+                503,
+                "the engine is starting; try again soon",
+                code="engine_starting",
+                retry_after=RETRY_AFTER,
+            )
+        field = "messages" if isinstance(plan.prompt, tuple) else "prompt"
+        if plan.sampling.seed is not None and not self.guard.capacity().supports_seed:
+            raise ApiError(400, "seed: this engine cannot repeat its samples", param="seed")
+        try:
+            tokens = self.guard.measure(Request("measure", plan.id, plan.prompt, plan.sampling))
+        except ValueError as error:
+            param = "seed" if "seed" in str(error) else field
+            code = "context_length_exceeded" if "tokens" in str(error) else None
+            raise ApiError(400, f"{param}: {error}", param=param, code=code) from None
+        except Exception as error:  # a chat template may fail in any way on odd messages
+            raise ApiError(
+                400, f"{field}: the model's chat template refuses them: {error}", param=field
+            ) from None
+        most = self.config.server.max_prompt_tokens
+        if most is not None and tokens is not None and tokens > most:
+            raise ApiError(
+                400,
+                f"{field}: {tokens} tokens are more than this server's {most}",
+                param=field,
+                code="context_length_exceeded",
+            )
+
+    @asynccontextmanager
+    async def running(self, plan: Plan, visit: Visit) -> AsyncIterator[LiveQuery]:
+        """A query at work; leaving before its end cuts all that it has in the engine."""
+        program = self._program(plan)
+        query = LiveQuery(plan, program, visit.key.name)
+        span = self._tracer.start_span(
+            "query", attributes={"query": plan.id, "algorithm": plan.algorithm}
+        )
+        with trace.use_span(span, end_on_exit=False):
+            task = asyncio.create_task(self._solve(plan, program, query))
+        self.live[plan.id] = query
+        try:
+            yield query
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            del self.live[plan.id]
+            query.ended = True
+            self.ended.append(query)
+            self._metrics.query_ended(query)
+            self._note(query, visit)
+            span.set_attribute("samples", program.votes().n)
+            span.set_attribute("stopped", query.outcome.reason if query.outcome else "left")
+            span.end()
+
+    def _note(self, query: LiveQuery, visit: Visit) -> None:
+        """Charge the key, and say in the log what became of the query."""
+        outcome = query.outcome
+        spent = outcome.bill.output + outcome.bill.prompt if outcome else query.tokens_now
+        visit.use.spend(spent)
+        visit.fields |= {
+            "query": query.plan.id,
+            "algorithm": query.plan.algorithm,
+            "samples": query.program.votes().n,
+            "stopped": outcome.reason if outcome else "left",
+            "tokens": spent,
+        }
+        if self.config.server.log_prompts:
+            visit.fields |= {"prompt": query.plan.prompt, "answer": query.chosen_text()}
+
+    async def _solve(self, plan: Plan, program: Program, query: LiveQuery) -> None:
+        runtime = Runtime(
+            self.guard,
+            PerQuery(parse_rule(plan.rule), plan.wave, tokens=plan.tokens)
+            if not plan.plain
+            else PerQuery(parse_rule(f"fixed:{plan.samples}"), plan.samples, tokens=plan.tokens),
+            in_order=plan.sampling.seed is not None,
+            observer=query,
+            forecast=self._forecast(plan),
+            scorer=self._scorer,
+        )
+        self._runtimes[plan.id] = runtime
+        try:
+            await runtime.solve(
+                program,
+                deadline=plan.deadline,
+                due=plan.deadline if plan.in_hurry else None,
+                question=prompt_text(plan.prompt),
+            )
+        except Exception as error:
+            logger.exception("query %s failed", plan.id)
+            query.failed(error)
+        finally:
+            del self._runtimes[plan.id]
+
+    def _forecast(self, plan: Plan) -> Forecast:
+        """What the scheduler is told of a query's work: half for each step of its priority.
+
+        The scheduler serves the least expected work first, so a query whose work is divided by its
+        weight stands where the shortest weighted processing time would put it (Smith, 1956). The rules
+        of the configuration are few and soon all known; those that clients bring could keep the server
+        busy with playing them, so they are not played.
+        """
+        config = self.config
+        rule = f"fixed:{plan.samples}" if plan.plain else plan.rule
+        ours = {config.allocator.rule, *(effort.rule for effort in config.server.effort.values())}
+        key = f"{plan.algorithm} {rule}"  # plain requests and samples differ in length
+        shared = self._forecasts.get(key)
+        if shared is None:
+            shared = self._forecasts[key] = Forecast(
+                cast(HashableRule, parse_rule(rule)), play=plan.rule in ours and not plan.plain
+            )
+            if len(self._forecasts) > FORECASTS:
+                self._forecasts.popitem(last=False)
+        self._forecasts.move_to_end(key)
+        return shared.weighted(0.5**plan.priority)
+
+    def _program(self, plan: Plan) -> Program:
+        if plan.plain:
+            return Chat(
+                plan.id,
+                plan.prompt,
+                sampling=plan.sampling,
+                choices=plan.samples,
+                report_every=plan.report_every,
+            )
+        name = self.config.algorithm.extractor or EXTRACTOR
+        return SelfConsistency(
+            plan.id,
+            plan.prompt,
+            samples=plan.samples,
+            sampling=plan.sampling,
+            extract=lambda text: extract(text, name),
+            groups=AnswerGroups(self._equivalence),
+            weigh=weigher(self.config),
+            report_every=plan.report_every,
+        )
+
+    def conclude(self) -> None:
+        """End all queries with their best answers so far."""
+        for runtime in list(self._runtimes.values()):
+            runtime.conclude()
+
+    def longest_wait(self) -> float:
+        """Seconds that the query has waited which has waited longest for its first sample or token."""
+        now = monotonic()
+        waits = [
+            now - query.arrival
+            for query in self.live.values()
+            if query.first_token is None and not query.over.is_set()
+        ]
+        return max(waits, default=0.0)
+
+
+def failure_of(query: LiveQuery) -> ApiError | None:
+    """What to tell the client of a query that has no answer at all; None where it has one."""
+    outcome = query.outcome
+    if isinstance(query.error, EngineError):
+        return ApiError(503, f"{LOST}; try again", code="engine_lost", retry_after=RETRY_AFTER)
+    if outcome is None:
+        return ApiError(500, "the server has met a bug of its own", code="internal")
+    if outcome.reason != "failed":
+        return None
+    error = outcome.errors[0] if outcome.errors else "unknown error"
+    if error.startswith(LOST):
+        return ApiError(503, error, code="engine_lost", retry_after=RETRY_AFTER)
+    return ApiError(502, f"the engine failed the query: {error}", code="engine_failed")
