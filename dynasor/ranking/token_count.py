@@ -31,7 +31,7 @@ def _openai(name: str) -> TokenCount:
         from bpe_openai import get_encoding
     except ImportError:
         raise MissingExtra(
-            f"the tokenizer {name} needs one more package: pip install 'dynasor-llm[rank]'"
+            f"the tokenizer {name} needs one more package: pip install 'dynasor-llm[rank-data]'"
         ) from None
     encoding = get_encoding(name)
     return lambda text: len(encoding.encode_ordinary(text))
