@@ -48,7 +48,7 @@ layers: dev
 	$(BIN)/lint-imports
 
 unit: dev
-	@# Two files at a time; the tests of a file share their engine.
+	@# Two files at a time; the tests of a file share their engine (see tests/conftest.py).
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fmt: dev ## Format the code and mend what ruff can.

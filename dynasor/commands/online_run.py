@@ -14,7 +14,6 @@ from certaindex.equivalence import AnswerEquivalence
 from dynasor.bench.live_stage import LiveStage
 from dynasor.bench.online import Benchmark, Stage, run_online, settings_of
 from dynasor.bench.online_folder import OnlineFolder
-from dynasor.bench.online_plots import save_pictures
 from dynasor.bench.online_report import OnlineReport
 from dynasor.bench.online_results import report_of
 from dynasor.bench.simulated_bench import Simulation
@@ -84,6 +83,8 @@ async def bench_and_show(
                 _tell(benchmark, folder, console)
             raise
         report = _tell(benchmark, folder, console)
+    from dynasor.bench.online_plots import save_pictures  # matplotlib takes a second to import
+
     await asyncio.to_thread(save_pictures, report, out)
     console.print(f"results and pictures: {out}", markup=False, highlight=False, soft_wrap=True)
     return report

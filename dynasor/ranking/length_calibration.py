@@ -17,8 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
-from scipy.stats import norm, truncnorm
+from scipy.special import ndtri
 
 from dynasor.errors import DataError
 from dynasor.ranking.examples import LengthExample
@@ -33,7 +32,7 @@ BINS, BIN_SIZE = 24, 40
 
 LEVELS = tuple(float(level) for level in np.round(np.linspace(0.02, 0.98, 25), 4))
 SHARES = (np.arange(8) + 0.5) / 8
-POINTS = norm.ppf(SHARES)
+POINTS = ndtri(SHARES)
 """An example that stands for several answers counts as eight equally likely ones."""
 
 MIN_SD = 0.05
@@ -196,6 +195,8 @@ def _with_cut_ones_completed(answers: Array, cut: NDArray[np.bool_]) -> Array:
     """
     if not cut.any() or cut.all():
         return answers.ravel()
+    from scipy.stats import truncnorm  # a second to import, and only for a fit
+
     bounds, filled = answers[cut], answers
     for _ in range(100):
         mean, sd = filled.mean(), max(MIN_SD, filled.std())
@@ -208,6 +209,8 @@ def _with_cut_ones_completed(answers: Array, cut: NDArray[np.bool_]) -> Array:
 
 
 def _rising(values: Array, weights: Array) -> tuple[float, ...]:
+    from scipy.optimize import isotonic_regression
+
     return _numbers(isotonic_regression(values, weights=weights).x)
 
 

@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 from algorithms.program import Event, Generation, Request
 from dynasor.engines.base import Capacity, Engine
@@ -20,12 +20,6 @@ logger = logging.getLogger(__name__)
 REMEMBERED = 65536
 """Rewards that are kept, so that an attempt is scored once."""
 _ERROR_LENGTH = 300
-
-
-class _Waiting(NamedTuple):
-    key: str
-    attempt: Attempt
-    reward: asyncio.Future[float]
 
 
 class RewardedEngine:
@@ -47,7 +41,8 @@ class RewardedEngine:
         self._rewards = rewards
         self._batch = batch
         self._known: OrderedDict[str, float] = OrderedDict()
-        self._waiting: list[_Waiting] = []
+        self._waiting: dict[str, Attempt] = {}
+        self._asked: dict[str, list[asyncio.Future[float]]] = {}  # waiting ones, and those at work
         self._scoring: asyncio.Task[None] | None = None
         self._running: dict[str, asyncio.Future[float]] = {}
         self._cut: set[str] = set()
@@ -90,7 +85,9 @@ class RewardedEngine:
             self._known.move_to_end(key)
             reward.set_result(self._known[key])
             return reward
-        self._waiting.append(_Waiting(key, attempt, reward))
+        if key not in self._asked:
+            self._waiting[key] = attempt
+        self._asked.setdefault(key, []).append(reward)
         if self._scoring is None:
             self._scoring = asyncio.create_task(self._work())
         return reward
@@ -101,32 +98,34 @@ class RewardedEngine:
             # What is asked for in the same turn of the loop belongs into one batch.
             await asyncio.sleep(0)
             while self._waiting:
-                batch = self._waiting[: self._batch]
-                del self._waiting[: self._batch]
-                batch = [waiting for waiting in batch if not waiting.reward.done()]
+                batch = dict(list(self._waiting.items())[: self._batch])
+                for key in list(batch):
+                    del self._waiting[key]
+                    if all(reward.done() for reward in self._asked[key]):  # all were cut
+                        del batch[key], self._asked[key]
                 if batch:
                     await self._work_on(batch)
         finally:
             self._scoring = None
 
-    async def _work_on(self, batch: list[_Waiting]) -> None:
-        attempts = {waiting.key: waiting.attempt for waiting in batch}
+    async def _work_on(self, batch: dict[str, Attempt]) -> None:
         try:
-            rewards = await self._rewards.score(list(attempts.values()))
-            _check(rewards, len(attempts))
+            rewards = await self._rewards.score(list(batch.values()))
+            _check(rewards, len(batch))
         except Exception as error:
             logger.warning("scoring failed: %s", error)
-            for waiting in batch:
-                if not waiting.reward.done():
-                    waiting.reward.set_exception(error)
+            for key in batch:
+                for asked in self._asked.pop(key):
+                    if not asked.done():
+                        asked.set_exception(error)
             return
-        known = dict(zip(attempts, rewards, strict=True))
-        self._known.update(known)
+        for key, reward in zip(batch, rewards, strict=True):
+            self._known[key] = reward
+            for asked in self._asked.pop(key):
+                if not asked.done():
+                    asked.set_result(reward)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
-        for waiting in batch:
-            if not waiting.reward.done():
-                waiting.reward.set_result(known[waiting.key])
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Cut requests, scores included."""
