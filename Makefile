@@ -48,8 +48,8 @@ layers: dev
 	$(BIN)/lint-imports
 
 unit: dev
-	@# Two files at a time; the tests of a file share their engine (see tests/conftest.py).
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@# Three files at a time, for many tests wait; those of a file share their engine (see tests/conftest.py).
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 fmt: dev ## Format the code and mend what ruff can.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

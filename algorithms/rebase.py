@@ -56,13 +56,14 @@ class Rebase(LevelSearch):
 def shares(rewards: Sequence[float], slots: int, temperature: float) -> list[int]:
     """`slots` shared out in proportion to exp(reward / temperature).
 
-    Whole numbers by largest remainder, the first of equals first; they sum up to `slots`.
+    Whole numbers by largest remainder, of equals the better reward and then the first; they sum up to
+    `slots`.
     """
     best = max(rewards)
     weights = [exp((reward - best) / temperature) for reward in rewards]
     exact = [slots * weight / sum(weights) for weight in weights]
     counts = [floor(share) for share in exact]
-    places = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+    places = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], -rewards[i], i))
     for place in places[: slots - sum(counts)]:
         counts[place] += 1
     return counts

@@ -30,6 +30,8 @@ _RENDERED_PROMPTS = 4096
 _ERROR_LENGTH = 500
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
+    # What commands print with --json must stay one object.
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TORCH_LOGS": "-torch._library.triton",

@@ -3,7 +3,7 @@
 import random as randoms
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from algorithms.beam_search import BeamSearch
@@ -103,6 +103,7 @@ def test_rebase_shares_a_level_out_by_reward():
     assert prefixes.count("a\n") > prefixes.count("b\n") >= 1 > prefixes.count("c\n") / 6
 
 
+@example([0.0, 1e-300], 1, 1.0)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(0, 64), st.floats(0.01, 10))
 def test_shares_are_whole_sum_up_and_follow_the_rewards(rewards, slots, temperature):
     counts = shares(rewards, slots, temperature)
