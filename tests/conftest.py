@@ -17,6 +17,7 @@ class SharedEngine(LoadFileScheduling):
         return "vllm_engine" if file in SHARING else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedEngine:
     """Which worker runs what."""
     return SharedEngine(config, log)
