@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' $(LOCK) 2>/dev/null)
 # Asked only where the configured package index has no CPU build of torch.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test install dev lint fmt types layers unit lock train clean
+.PHONY: demo test install dev lint fmt types layers unit slow lock train clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands.
@@ -50,6 +50,9 @@ layers: dev
 unit: dev
 	@# Three files at a time, for many tests wait; those of a file share their engine (see tests/conftest.py).
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+slow: dev ## The tests of rarer cases that `make test` leaves out.
+	$(BIN)/pytest -m slow
 
 fmt: dev ## Format the code and mend what ruff can.
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

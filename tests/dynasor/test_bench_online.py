@@ -227,6 +227,7 @@ def test_on_the_real_engine_it_compares_ours_with_vanilla(tmp_path):
     assert set(report["unloaded"]) == {f"level {level}" for level in range(1, 6)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_engine_that_dies_leaves_one_line_and_the_results(tmp_path):
     pytest.importorskip("vllm")

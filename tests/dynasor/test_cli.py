@@ -173,7 +173,9 @@ def interrupt(recorded, out, how, after):
     return process.returncode, errors
 
 
-@pytest.mark.parametrize("after", [5, 40, 76])
+@pytest.mark.parametrize(
+    "after", [pytest.param(5, marks=pytest.mark.slow), 40, pytest.param(76, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_and_ends_in_the_same_table(recorded, tmp_path, after):
     unbroken = bench(recorded, tmp_path / "unbroken")
     out = tmp_path / "killed"
