@@ -105,7 +105,7 @@ def main() -> None:
         print(json.dumps(rows))
         return
     for kind, row in rows.items():
-        low, high = row["interval"]  # type: ignore[misc]
+        low, high = row["interval"]
         print(
             f"{kind}: x{row['ratio']:.3f} [{low:.3f}, {high:.3f}], same tokens: {row['same_tokens']}"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from time import monotonic
@@ -113,7 +113,7 @@ class EngineGuard:
         self._recovered(monotonic() - died)
         logger.warning("the engine is back after %.1f s", monotonic() - died)
 
-    async def submit(self, request: Request) -> AsyncIterator[Event]:
+    async def submit(self, request: Request) -> AsyncGenerator[Event, None]:
         """Run one request, on the next engine if the first one dies; never raises for that."""
         cut = self._cuts[request.id] = asyncio.Event()
         self.running += 1
@@ -139,7 +139,7 @@ class EngineGuard:
             attempt = _going_on(request, told)
             kept = told if attempt.prefix != request.prefix else Progress(request.id, "", 0)
             try:
-                async with aclosing(engine.submit(attempt)) as events:  # type: ignore[type-var]
+                async with aclosing(engine.submit(attempt)) as events:
                     async for event in events:
                         event = _joined(kept, event)
                         if isinstance(event, Progress) and event.tokens > told.tokens:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +30,7 @@ class Engine(Protocol):
         """
         ...
 
-    def submit(self, request: Request) -> AsyncIterator[Event]:
+    def submit(self, request: Request) -> AsyncGenerator[Event, None]:
         """Run a request: progress events if it asks for them, then exactly one generation.
 
         A request that fails ends in a generation with `finish_reason="error"`, it does not raise:

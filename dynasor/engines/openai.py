@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -148,7 +148,7 @@ class OpenAIEngine:
                 known = ", ".join(models[:20])
                 raise EngineError(f"{url} has no model {self._model!r}; it has {known}")
 
-    async def submit(self, request: Request) -> AsyncIterator[Event]:
+    async def submit(self, request: Request) -> AsyncGenerator[Event, None]:
         """Stream one request; see `Engine.submit`."""
         output = StreamedOutput(request)
         news: asyncio.Queue[Progress | None] = asyncio.Queue()

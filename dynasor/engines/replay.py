@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from pathlib import Path
 
 from algorithms.program import Event, Generation, Progress, Request
@@ -67,7 +67,7 @@ class ReplayEngine:
             if self._shuffle is not None:
                 random.Random(f"{self._shuffle}/{query}").shuffle(rows)
 
-    async def submit(self, request: Request) -> AsyncIterator[Event]:
+    async def submit(self, request: Request) -> AsyncGenerator[Event, None]:
         """Play the sample of the request's index."""
         rows = self._samples.get(request.program, [])
         if request.index >= len(rows):

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from pathlib import Path
@@ -145,7 +145,7 @@ class VLLMEngine:
             }
         return arguments
 
-    async def submit(self, request: Request) -> AsyncIterator[Event]:
+    async def submit(self, request: Request) -> AsyncGenerator[Event, None]:
         """Run one request; see `Engine.submit`."""
         from vllm.v1.engine.exceptions import EngineDeadError
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from math import isfinite
 from typing import Any
 
@@ -57,7 +57,7 @@ class RewardedEngine:
         await self._rewards.start()
         await self._engine.start()
 
-    async def submit(self, request: Request) -> AsyncIterator[Event]:
+    async def submit(self, request: Request) -> AsyncGenerator[Event, None]:
         """Run a request, or score the attempt of a `score` request."""
         if request.kind != "score":
             async for event in self._engine.submit(request):

@@ -22,7 +22,7 @@ def boxed(text: str) -> str | None:
 
 
 def fresh_groups() -> AnswerGroups:
-    return AnswerGroups(SameText())  # type: ignore[arg-type]
+    return AnswerGroups(SameText())
 
 
 def ended(request: Request, answer: str | None = None, **more: Any) -> Generation:

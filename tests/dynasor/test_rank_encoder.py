@@ -23,7 +23,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def new_ranker(backbone: str, **settings: object) -> EncoderRanker:
     torch.manual_seed(1)
-    chosen = EncoderSettings(**{"backbone": backbone, "window": 32, **settings})  # type: ignore[arg-type]
+    chosen = EncoderSettings(**{"backbone": backbone, "window": 32, **settings})
     return EncoderRanker(*build_encoder(chosen), neutral=0.25)
 
 

@@ -34,7 +34,7 @@ def training(
 ) -> RankerTraining:
     data, backbone = folders
     loss = str(plan.get("loss", "listmle"))
-    chosen = TrainingPlan(**{"rate": 0.01, "epochs": 4.0, "list_size": 16, **plan})  # type: ignore[arg-type]
+    chosen = TrainingPlan(**{"rate": 0.01, "epochs": 4.0, "list_size": 16, **plan})
     settings = EncoderSettings(
         str(backbone), window=32, width=10 if loss == "classification" else 1
     )
@@ -160,7 +160,7 @@ def test_a_loss_that_is_no_number_ends_the_training(
 )
 def test_a_plan_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        TrainingPlan(**wrong)  # type: ignore[arg-type]
+        TrainingPlan(**wrong)
 
 
 def test_an_epoch_has_each_example_once_in_lists_of_like_lengths(

@@ -14,7 +14,8 @@ from dynasor.rewards.function import function_named
 from tests.scripted_server import ScriptedServer, status
 
 needs_model = pytest.mark.skipif(
-    not (reward_path() / "config.json").is_file(), reason="the reward model is not trained yet"
+    not (reward_path() / "config.json").is_file(),
+    reason="no reward model here: `python -m dynasor.embedded_model.train_reward` makes it",
 )
 QUESTION = ({"role": "user", "content": "2 + 2 = ?"},)
 

@@ -72,7 +72,7 @@ async def running(
                 door, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1
             )
         )
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        server.install_signal_handlers = lambda: None
         await guard.start()
         serving = asyncio.create_task(server._serve())
         while not server.started:
