@@ -23,9 +23,10 @@ from dynasor.bench.summary import Row, row_of
 from dynasor.config import AlgorithmConfig, Config
 from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError
+from dynasor.observer import Observer
 from dynasor.programs import Ingredients, algorithm_of, build_program, sampling_of
 from dynasor.run_folder import RunFolder
-from dynasor.runtime import Observer, Runtime
+from dynasor.runtime import Runtime
 from dynasor.suites import Query, Suite
 
 
