@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from time import monotonic
+from typing import Any
 
 from algorithms.program import Event, Generation, Program, Request
 from dynasor.allocator import Allocator, StopReason
@@ -145,7 +146,8 @@ class Runtime:
         ranked = None
         if self._scorer is not None and question is not None:
             ranking = query.spawn(self._scorer.rank(question))
-            await asyncio.wait([ranking, query.outcome], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [ranking, query.outcome]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if query.stopping:
                 return
             ranked = ranking.result()

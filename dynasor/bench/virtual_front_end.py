@@ -19,7 +19,6 @@ from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator, StopReason
 from dynasor.bench.cluster import Cluster
 from dynasor.bench.recorded import RecordedQuestion
-from dynasor.bench.router import Router
 from dynasor.bench.virtual_query import VirtualQuery
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.decisions import AHEAD, Cut, Decision, Hint, Start, Stop, press, review, watch
@@ -66,10 +65,11 @@ class FrontEnd:
         self._weigh = weigh
         self._early_cut = cut
         self._seed = seed
-        self._router = Router(cluster.replicas)
+        self._mean_tokens = [500.0, 0]  # of ended samples, and how many; for the router
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._wake = [inf] * cluster.replicas
+        self._load = [0.0] * cluster.replicas
         self._owners: dict[Job, tuple[VirtualQuery, Request]] = {}
 
     # The loop -----------------------------------------------------------------------------------
@@ -132,10 +132,11 @@ class FrontEnd:
         samples = self._samples if arrival.kind == "query" else 1
         order = question.order(f"{self._seed}/{arrival.id}", samples)
         query = VirtualQuery(arrival, question, order, self._weigh, self._early_cut)
+        query.replica = min(range(len(self._load)), key=self._load.__getitem__)
         if self._forecast is not None:
             ranked = self._ranked.get(arrival.question)
             query.forecast = self._forecast.query(None if ranked is None else ranked.lengths)
-        self._router.admit(query)
+        self._expect(query)
         if self._cluster.per_query:
             self._at(self.now + self._cluster.per_query, self._open, query)
         else:
@@ -174,11 +175,15 @@ class FrontEnd:
         else:
             query.bill.finished += generation.tokens
         query.program.receive(generation)
-        if query.forecast is not None:
-            query.forecast.sample_ended(generation.tokens)
-        else:
-            self._router.ended(generation.tokens)
+        self._learn(query, generation.tokens)
         self._carry_out(review(query, self._allocator))
+
+    def _learn(self, query: VirtualQuery, tokens: int) -> None:
+        if query.forecast is not None:
+            query.forecast.sample_ended(tokens)
+            return
+        mean, ended = self._mean_tokens
+        self._mean_tokens = [mean + (tokens - mean) / (ended + 1), ended + 1]
 
     def _leave(self, query: VirtualQuery, job: Job) -> None:
         del self._owners[job]
@@ -198,6 +203,7 @@ class FrontEnd:
                 case Stop(_, reason):
                     self._stop(query, reason)
                 case Hint():
+                    self._expect(query)
                     self._hint(query)
 
     def _start(self, query: VirtualQuery, request: Request) -> None:
@@ -218,17 +224,12 @@ class FrontEnd:
         return tokens
 
     def _hint(self, query: VirtualQuery) -> None:
-        """Tell the router and the replica's scheduler what is left to do."""
-        replica = self._replicas[query.replica]
-        running: Sequence[int] = ()
-        if query.forecast is not None:
-            running = [replica.generated(job, self.now) for job in query.jobs.values()]
-        self._router.expect(query, running)
+        """Tell the replica's scheduler what is left to do."""
         ranked = self._ranked.get(query.arrival.question)
         if query.forecast is None and ranked is None:
             return
         hints = query.hints(None if ranked is None else ranked.rank, self.now)
-        replica.hint(query.program.id, hints, self.now)
+        self._replicas[query.replica].hint(query.program.id, hints, self.now)
         self._rouse(query.replica)
 
     def _stop(self, query: VirtualQuery, reason: StopReason) -> None:
@@ -238,7 +239,7 @@ class FrontEnd:
         self._allocator.release(query)
         if query.forecast is not None:
             query.forecast.ended(query.program.votes(), by_rule=reason != "deadline")
-        self._router.release(query)
+        self._load[query.replica] -= query.expected
         for job in list(query.jobs.values()):
             query.bill.cut += self._abort(query, job)
             self._leave(query, job)
@@ -254,3 +255,17 @@ class FrontEnd:
                 reason=reason,
             )
         )
+
+    # The router ----------------------------------------------------------------------------------
+
+    def _expect(self, query: VirtualQuery) -> None:
+        """Note how many tokens a query will still need."""
+        votes = query.program.votes()
+        if query.forecast is not None:
+            replica = self._replicas[query.replica]
+            running = [replica.generated(job, self.now) for job in query.jobs.values()]
+            expected = query.forecast.remaining(votes, running).tokens
+        else:
+            expected = votes.remaining * self._mean_tokens[0]
+        self._load[query.replica] += expected - query.expected
+        query.expected = expected
