@@ -10,6 +10,7 @@ import pytest
 
 from algorithms.program import Generation, Progress, Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
@@ -73,10 +74,7 @@ class Noting:
 
 
 def program(name="q"):
-    return SelfConsistency(
-        name, "what?", samples=4, sampling=Sampling(), extract=lambda text: text,
-        groups=AnswerGroups(ExactEquivalence()),
-    )  # fmt: skip
+    return SelfConsistency(Task(name, "what?", sampling=Sampling(), extract=lambda text: text, groups=AnswerGroups(ExactEquivalence())), samples=4)  # fmt: skip
 
 
 async def hints_of(ranker, question, forecast=True, engine=None):
