@@ -223,9 +223,7 @@ async def test_a_program_that_has_nothing_to_try_is_complete_and_does_not_hang()
             return []
 
     engine = await rewarded(["1"], lambda p, t: 0.5)
-    idle = Nothing(
-        "q", "what?", samples=1, sampling=Sampling(), extract=boxed, groups=fresh_groups()
-    )
+    idle = Nothing(Task("q", "what?", Sampling(), boxed, fresh_groups()), samples=1)
     runtime = Runtime(engine, PerQuery(parse_rule("never"), wave=1))
     outcome = await asyncio.wait_for(runtime.solve(idle), 5)
     assert outcome.reason == "complete"

@@ -74,7 +74,9 @@ class Noting:
 
 
 def program(name="q"):
-    return SelfConsistency(Task(name, "what?", sampling=Sampling(), extract=lambda text: text, groups=AnswerGroups(ExactEquivalence())), samples=4)  # fmt: skip
+    groups = AnswerGroups(ExactEquivalence())
+    task = Task(name, "what?", Sampling(), lambda text: text, groups)
+    return SelfConsistency(task, samples=4)
 
 
 async def hints_of(ranker, question, forecast=True, engine=None):
