@@ -108,8 +108,8 @@ class Runtime:
 
         Args:
             program: a fresh program.
-            deadline: seconds after which the query ends with whatever answer it has, or None.
-            due: seconds in which the answer is wanted, or None; the scheduler goes by it.
+            deadline: seconds from now after which the query ends with whatever answer it has, or None.
+            due: seconds from now in which the answer is wanted, or None; the scheduler goes by it.
             when_due: answer shortly before it is due with the best so far, or as soon after as there
                 is one; else the stop rule is waited for.
             question: what is asked, by which the query is ranked; None for no rank.
