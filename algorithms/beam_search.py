@@ -7,13 +7,12 @@ early favourite does not crowd all others out).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import groupby
 
 from algorithms.level_search import LevelSearch
-from algorithms.program import Prompt, Sampling
+from algorithms.task import Task
 from algorithms.tree import Node, Steps
-from certaindex.equivalence import AnswerGroups
 
 
 class BeamSearch(LevelSearch):
@@ -26,35 +25,23 @@ class BeamSearch(LevelSearch):
         children: steps tried from each kept node.
         diverse: keep the best node of each of `leaves / children` trees that begin apart (DVTS), in
             place of the best nodes of all.
-        id, prompt, leaves, steps, sampling, extract, groups: see `TreeSearch`.
+        task, leaves, steps: see `TreeSearch`.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         leaves: int,
         children: int,
         steps: Steps,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
         diverse: bool = False,
     ) -> None:
         if not 1 <= children <= leaves:
             raise ValueError(f"children must be between 1 and leaves = {leaves}, not {children}")
         self._children = children
         self._diverse = diverse
-        super().__init__(
-            id,
-            prompt,
-            leaves=leaves,
-            steps=steps,
-            sampling=sampling,
-            extract=extract,
-            groups=groups,
-        )
+        super().__init__(task, leaves=leaves, steps=steps)
 
     def _first(self) -> list[Node]:
         """The root; DVTS has one for each of its trees."""

@@ -6,12 +6,11 @@ Large Language Models Better Reasoners with Step-Aware Verifier", 2023 (votes we
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
-from algorithms.program import Certainty, Event, Generation, Prompt, Request, Sampling
+from algorithms.program import Certainty, Event, Generation, Request, Sampling
 from algorithms.self_consistency import SelfConsistency
-from certaindex.equivalence import AnswerGroups
+from algorithms.task import Task
 from certaindex.reward import reward_certaindex
 
 Selection = Literal["weighted", "best"]
@@ -26,23 +25,17 @@ class BestOfN(SelfConsistency):
     Args:
         select: `weighted` sums the rewards of equal answers, `best` takes the answer of the single
             sample with the largest reward.
-        id, prompt, samples, sampling, extract, groups: see `SelfConsistency`.
+        task, samples: see `SelfConsistency`.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         samples: int,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
         select: Selection = "weighted",
     ) -> None:
-        super().__init__(
-            id, prompt, samples=samples, sampling=sampling, extract=extract, groups=groups
-        )
+        super().__init__(task, samples=samples)
         self._select = select
         self._index: dict[str, int] = {}  # running sample -> its index
         self._to_score: list[Request] = []
@@ -71,9 +64,9 @@ class BestOfN(SelfConsistency):
             self.votes().max_samples -= 1
             return
         request = Request(
-            id=f"{self._id}#score-{index}",
-            program=self._id,
-            prompt=self._prompt,
+            id=f"{self._task.id}#score-{index}",
+            program=self._task.id,
+            prompt=self._task.prompt,
             sampling=Sampling(max_tokens=1),
             index=index,
             kind="score",
@@ -86,7 +79,7 @@ class BestOfN(SelfConsistency):
         if reward is None:
             self.votes().max_samples -= 1
             return
-        group = self._ballot.group(self._extract(sample.text), sample.text)
+        group = self._ballot.group(self._task.extract(sample.text), sample.text)
         weight = reward
         if self._select == "best" and group is not None:
             # So that a group weighs as much as its best sample.

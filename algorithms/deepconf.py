@@ -8,16 +8,16 @@ a later trace whose current group falls below it is cut while it is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from algorithms.program import Event, Generation, Progress, Prompt, Request, Sampling
+from algorithms.program import Event, Generation, Progress, Request
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.confidence import confidence_statistics, group_means
-from certaindex.equivalence import AnswerGroups
 
 Statistic = Literal["mean", "lowest_group", "tail", "bottom_tenth"]
 
@@ -76,26 +76,19 @@ class DeepConf(SelfConsistency):
 
     Args:
         confidence: how traces are judged.
-        id, prompt, samples, sampling, extract, groups: see `SelfConsistency`; `sampling` must ask
-            for `top_logprobs`.
+        task, samples: see `SelfConsistency`; `task.sampling` must ask for `top_logprobs`.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         samples: int,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
         confidence: Confidence,
     ) -> None:
-        if sampling.top_logprobs < 1:
+        if task.sampling.top_logprobs < 1:
             raise ValueError("sampling.top_logprobs must be 1 or more: DeepConf looks at them")
-        super().__init__(
-            id, prompt, samples=samples, sampling=sampling, extract=extract, groups=groups
-        )
+        super().__init__(task, samples=samples)
         self._confidence = confidence
         self._traces: list[_Trace] = []
         self._empty = 0  # requests that gave nothing to judge
@@ -136,7 +129,7 @@ class DeepConf(SelfConsistency):
     def _judge(self, event: Generation, cut: bool) -> _Trace:
         if cut:
             return _Trace(None, event.tokens, 0.0, -np.inf)
-        group = self._ballot.group(self._extract(event.text), event.text)
+        group = self._ballot.group(self._task.extract(event.text), event.text)
         if not event.confidence:
             return _Trace(group, event.tokens, 0.0, -np.inf)
         surety = weight = max(0.0, self._confidence.of(event.confidence))

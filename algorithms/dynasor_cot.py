@@ -8,7 +8,6 @@ the chain when the last three agree. Then the thought is closed and the answer a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import NamedTuple
@@ -21,11 +20,9 @@ from algorithms.program import (
     Event,
     Generation,
     Progress,
-    Prompt,
     Request,
-    Sampling,
 )
-from certaindex.equivalence import AnswerGroups
+from algorithms.task import Task
 from certaindex.hedging import hedges
 from certaindex.rules.stable import last_agreement
 from certaindex.votes import Votes
@@ -88,31 +85,20 @@ class DynasorCot:
     gives at its own end, else that of the closing request, else the last probe's.
 
     Args:
-        id: name of the query.
-        prompt: what the model is asked.
-        sampling: of the chain; `max_tokens` is the full budget.
-        extract: reads an answer out of a text, None where there is none; it must be able to read
-            what the question of a probe begins.
-        groups: groups equivalent answers; one fresh object a program.
+        task: what is asked; `task.sampling` is that of the chain, its `max_tokens` the full budget, and
+            `task.extract` must be able to read what the question of a probe begins.
         probing: how and how often it is asked.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
         probing: Probing,
     ) -> None:
-        self._id = id
-        self._prompt = prompt
-        self._sampling = sampling
-        self._extract = extract
+        self._task = task
         self._probing = probing
-        self._ballot = Ballot(ceil(sampling.max_tokens / probing.interval), groups)
+        self._ballot = Ballot(ceil(task.sampling.max_tokens / probing.interval), task.groups)
         self._chain: str | None = None  # id of its request
         self._ended = False
         self._text = ""  # of the chain, at the last probe or at its end
@@ -130,7 +116,7 @@ class DynasorCot:
     @property
     def id(self) -> str:
         """Name of the query."""
-        return self._id
+        return self._task.id
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -141,14 +127,14 @@ class DynasorCot:
         """The chain, once."""
         if n < 1 or self._chain is not None:
             return []
-        self._chain = f"{self._id}#chain"
+        self._chain = f"{self._task.id}#chain"
         self.votes().in_flight = 1
         return [
             Request(
                 id=self._chain,
-                program=self._id,
-                prompt=self._prompt,
-                sampling=self._sampling,
+                program=self._task.id,
+                prompt=self._task.prompt,
+                sampling=self._task.sampling,
                 kind="step",
                 report_every=self._probing.interval,
             )
@@ -172,11 +158,15 @@ class DynasorCot:
         self._text, self._probed = event.text, event.tokens
         index = len(self._costs)
         request = Request(
-            id=f"{self._id}#probe-{index}",
-            program=self._id,
-            prompt=self._prompt,
+            id=f"{self._task.id}#probe-{index}",
+            program=self._task.id,
+            prompt=self._task.prompt,
             sampling=replace(
-                self._sampling, temperature=0.0, top_p=1.0, max_tokens=self._probing.tokens, stop=()
+                self._task.sampling,
+                temperature=0.0,
+                top_p=1.0,
+                max_tokens=self._probing.tokens,
+                stop=(),
             ),
             index=index,
             kind="probe",
@@ -206,7 +196,7 @@ class DynasorCot:
     def _read(self, probe: Generation) -> str | None:
         if probe.finish_reason not in ("stop", "length") or hedges(probe.text):
             return None
-        answer = self._extract(self._probing.question + probe.text)
+        answer = self._task.extract(self._probing.question + probe.text)
         return answer if answer is not None and answer.strip() else None
 
     def _end(self, event: Generation) -> None:
@@ -218,14 +208,14 @@ class DynasorCot:
         if len(event.text) > len(self._text):
             self._text = event.text
         if event.finish_reason in ("stop", "length"):
-            answer = self._extract(event.text)
+            answer = self._task.extract(event.text)
             self._final = None if answer is None else (answer, event.text)
 
     def _conclude(self, event: Generation) -> None:
         if event.finish_reason not in ("stop", "length"):
             return
         text = self._probing.closing + event.text
-        answer = self._extract(text)
+        answer = self._task.extract(text)
         if answer is not None and answer.strip():
             self._final = (answer, self._text + text)
 
@@ -241,10 +231,10 @@ class DynasorCot:
         limit = self._probing.answer_tokens
         return [
             Request(
-                id=f"{self._id}#answer",
-                program=self._id,
-                prompt=self._prompt,
-                sampling=replace(self._sampling, temperature=0.0, top_p=1.0, max_tokens=limit),
+                id=f"{self._task.id}#answer",
+                program=self._task.id,
+                prompt=self._task.prompt,
+                sampling=replace(self._task.sampling, temperature=0.0, top_p=1.0, max_tokens=limit),
                 kind="answer",
                 prefix=self._text + self._probing.closing,
             )

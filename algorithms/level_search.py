@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from algorithms.program import Prompt, Sampling
+from algorithms.task import Task
 from algorithms.tree import Node, Steps, TreeSearch
-from certaindex.equivalence import AnswerGroups
 
 
 class LevelSearch(TreeSearch):
@@ -19,24 +18,12 @@ class LevelSearch(TreeSearch):
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         leaves: int,
         steps: Steps,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
     ) -> None:
-        super().__init__(
-            id,
-            prompt,
-            leaves=leaves,
-            steps=steps,
-            sampling=sampling,
-            extract=extract,
-            groups=groups,
-        )
+        super().__init__(task, leaves=leaves, steps=steps)
         self._level: list[Node] = []  # new nodes that have not ended
         self._depth = 0
         self._plan: list[Node] = self._first()

@@ -7,14 +7,14 @@ LLMs Stronger Problem-Solvers" (rStar), 2024, and Zhang et al., "LLaMA-Berry", 2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from math import inf, log, sqrt
 from typing import NamedTuple
 
-from algorithms.program import Generation, Prompt, Sampling
+from algorithms.program import Generation, Sampling
+from algorithms.task import Task
 from algorithms.tree import Node, Steps, TreeSearch
-from certaindex.equivalence import AnswerGroups
 
 
 class Tally(NamedTuple):
@@ -38,20 +38,16 @@ class Mcts(TreeSearch):
         children: most children of a node.
         exploration: c of UCT.
         rollouts: write on to the end.
-        id, prompt, steps, sampling, extract, groups: see `TreeSearch`.
+        task, steps: see `TreeSearch`.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         leaves: int,
         children: int,
         steps: Steps,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
         exploration: float = 0.5,
         rollouts: bool = True,
     ) -> None:
@@ -60,15 +56,7 @@ class Mcts(TreeSearch):
                 "children must be 1 or more and exploration 0 or more, not "
                 f"{children} and {exploration}"
             )
-        super().__init__(
-            id,
-            prompt,
-            leaves=leaves,
-            steps=steps,
-            sampling=sampling,
-            extract=extract,
-            groups=groups,
-        )
+        super().__init__(task, leaves=leaves, steps=steps)
         self._children = children
         self._exploration = exploration
         self._rollouts = rollouts
@@ -81,7 +69,7 @@ class Mcts(TreeSearch):
 
     def _step_sampling(self) -> Sampling:
         if self._rollouts:
-            return self._sampling
+            return self._task.sampling
         return super()._step_sampling()
 
     def _has_ended(self, event: Generation) -> bool:

@@ -6,13 +6,12 @@ Problem-Solving", 2024: the budget of a level is shared out by a softmax of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import exp, floor
 
 from algorithms.level_search import LevelSearch
-from algorithms.program import Prompt, Sampling
+from algorithms.task import Task
 from algorithms.tree import Node, Steps
-from certaindex.equivalence import AnswerGroups
 
 
 class Rebase(LevelSearch):
@@ -20,33 +19,21 @@ class Rebase(LevelSearch):
 
     Args:
         temperature: of the softmax; near 0 the best node gets all, at a large one all get the same.
-        id, prompt, leaves, steps, sampling, extract, groups: see `TreeSearch`.
+        task, leaves, steps: see `TreeSearch`.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         leaves: int,
         steps: Steps,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
         temperature: float = 0.1,
     ) -> None:
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, not {temperature}")
         self._temperature = temperature
-        super().__init__(
-            id,
-            prompt,
-            leaves=leaves,
-            steps=steps,
-            sampling=sampling,
-            extract=extract,
-            groups=groups,
-        )
+        super().__init__(task, leaves=leaves, steps=steps)
 
     def _allot(self, level: list[Node], slots: int) -> Iterable[tuple[Node, int]]:
         rewards = [node.reward or 0.0 for node in level]

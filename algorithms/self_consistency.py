@@ -16,13 +16,11 @@ from algorithms.program import (
     Event,
     Generation,
     Progress,
-    Prompt,
     Request,
-    Sampling,
 )
+from algorithms.task import Task
 from certaindex.agreement import certaindex
 from certaindex.early_cut import EarlyCut
-from certaindex.equivalence import AnswerGroups
 from certaindex.votes import Votes
 
 Weigh = Callable[[Generation], float]
@@ -38,49 +36,38 @@ class SelfConsistency:
     only makes the budget smaller by one.
 
     Args:
-        id: name of the query.
-        prompt: what the model is asked, the same for each sample.
+        task: what is asked, the same for each sample.
         samples: the full budget.
-        sampling: how each sample is drawn; sample `i` gets the seed `sampling.seed + i`.
-        extract: reads the answer out of a text, None where there is none.
-        groups: groups equivalent answers; one fresh object a program.
         weigh: vote weight of a sample (see `certaindex.confidence`), or None.
         cut: which running samples are lost and to be cut, or None for none; needs
-            `sampling.logprobs`.
+            `task.sampling.logprobs`.
         report_every: tokens between progress events of a sample, or None; `cut` has its own.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         samples: int,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
         weigh: Weigh | None = None,
         cut: EarlyCut | None = None,
         report_every: int | None = None,
     ) -> None:
         if samples < 1:
             raise ValueError(f"samples must be 1 or more, not {samples}")
-        self._id = id
-        self._prompt = prompt
-        self._sampling = sampling
-        self._extract = extract
+        self._task = task
         self._weigh = weigh
         self._lost = LostSamples(cut)
         self._report_every = report_every if cut is None else cut.every
         self._samples = samples
-        self._ballot = Ballot(samples, groups)
+        self._ballot = Ballot(samples, task.groups)
         self._proposed = 0
         self._running: set[str] = set()
 
     @property
     def id(self) -> str:
         """Name of the query."""
-        return self._id
+        return self._task.id
 
     def propose(self, n: int) -> list[Request]:
         """The next `n` samples, or what is left of the budget."""
@@ -93,13 +80,13 @@ class SelfConsistency:
         return requests
 
     def _request(self, index: int) -> Request:
-        sampling = self._sampling
+        sampling = self._task.sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + index)
         return Request(
-            id=f"{self._id}#{index}",
-            program=self._id,
-            prompt=self._prompt,
+            id=f"{self._task.id}#{index}",
+            program=self._task.id,
+            prompt=self._task.prompt,
             sampling=sampling,
             index=index,
             report_every=self._report_every,
@@ -122,7 +109,7 @@ class SelfConsistency:
 
     def _vote(self, event: Generation) -> None:
         weight = 1.0 if self._weigh is None else self._weigh(event)
-        self._ballot.count(self._extract(event.text), event.text, event.tokens, weight)
+        self._ballot.count(self._task.extract(event.text), event.text, event.tokens, weight)
 
     def follow_ups(self) -> list[Request]:
         """Nothing: a sample is a whole answer."""

@@ -6,11 +6,9 @@ Hassid et al., "Don't Overthink it. Preferring Shorter Thinking Chains for Impro
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from algorithms.program import Event, Generation, Prompt, Request, Sampling
+from algorithms.program import Event, Generation, Request
 from algorithms.self_consistency import SelfConsistency
-from certaindex.equivalence import AnswerGroups
+from algorithms.task import Task
 
 
 class ShortMOfK(SelfConsistency):
@@ -23,25 +21,19 @@ class ShortMOfK(SelfConsistency):
     Args:
         first: m, the finished samples that decide.
         samples: k, the samples that are started.
-        id, prompt, sampling, extract, groups: see `SelfConsistency`.
+        task: see `SelfConsistency`.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         first: int,
         samples: int,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
     ) -> None:
         if not 1 <= first <= samples:
             raise ValueError(f"first must be between 1 and samples = {samples}, not {first}")
-        super().__init__(
-            id, prompt, samples=samples, sampling=sampling, extract=extract, groups=groups
-        )
+        super().__init__(task, samples=samples)
         self._first = first
         self._failed = 0
         self._cut: list[str] = []

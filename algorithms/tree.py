@@ -8,7 +8,6 @@ Leaves are the votes, weighed by their reward.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from algorithms.ballot import Ballot
@@ -17,11 +16,10 @@ from algorithms.program import (
     Certainty,
     Event,
     Generation,
-    Prompt,
     Request,
     Sampling,
 )
-from certaindex.equivalence import AnswerGroups
+from algorithms.task import Task
 from certaindex.reward import reward_certaindex
 from certaindex.votes import Votes
 
@@ -81,35 +79,24 @@ class TreeSearch(ABC):
     A step that the engine failed, or whose reward failed, is given up; the search goes on.
 
     Args:
-        id: name of the query.
-        prompt: what the model is asked.
+        task: what is asked.
         leaves: finished answers that the full budget allows.
         steps: how an answer falls into steps.
-        sampling: of a step; request `i` gets the seed `sampling.seed + i`.
-        extract: reads the answer out of a text, None where there is none.
-        groups: groups equivalent answers; one fresh object a program.
     """
 
     def __init__(
         self,
-        id: str,
-        prompt: Prompt,
+        task: Task,
         *,
         leaves: int,
         steps: Steps,
-        sampling: Sampling,
-        extract: Callable[[str], str | None],
-        groups: AnswerGroups,
     ) -> None:
         if leaves < 1:
             raise ValueError(f"leaves must be 1 or more, not {leaves}")
-        self._id = id
-        self._prompt = prompt
+        self._task = task
         self._leaves = leaves
         self._steps = steps
-        self._sampling = sampling
-        self._extract = extract
-        self._ballot = Ballot(leaves, groups)
+        self._ballot = Ballot(leaves, task.groups)
         self._proposed = 0
         self._scores = 0
         self._growing: dict[str, Node] = {}  # running step -> the node that it goes on from
@@ -120,7 +107,7 @@ class TreeSearch(ABC):
     @property
     def id(self) -> str:
         """Name of the query."""
-        return self._id
+        return self._task.id
 
     @abstractmethod
     def _next(self) -> Node | None:
@@ -155,9 +142,9 @@ class TreeSearch(ABC):
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + self._proposed)
         request = Request(
-            id=f"{self._id}#step-{self._proposed}",
-            program=self._id,
-            prompt=self._prompt,
+            id=f"{self._task.id}#step-{self._proposed}",
+            program=self._task.id,
+            prompt=self._task.prompt,
             sampling=sampling,
             index=self._proposed,
             kind="step",
@@ -169,9 +156,9 @@ class TreeSearch(ABC):
         return request
 
     def _step_sampling(self) -> Sampling:
-        limit = min(self._steps.tokens, self._sampling.max_tokens)
+        limit = min(self._steps.tokens, self._task.sampling.max_tokens)
         stop = (self._steps.delimiter,)
-        return replace(self._sampling, max_tokens=limit, stop=stop, keep_stop=True)
+        return replace(self._task.sampling, max_tokens=limit, stop=stop, keep_stop=True)
 
     def receive(self, event: Event) -> None:
         """Have a new step scored, or take a scored one into the tree."""
@@ -199,8 +186,8 @@ class TreeSearch(ABC):
         )
         request = Request(
             id=event.request.replace("#step-", "#score-"),
-            program=self._id,
-            prompt=self._prompt,
+            program=self._task.id,
+            prompt=self._task.prompt,
             sampling=Sampling(max_tokens=1),
             index=self._scores,
             kind="score",
@@ -225,7 +212,7 @@ class TreeSearch(ABC):
         node.reward = event.reward
         parent.children.append(node)
         if node.ended:
-            answer = self._extract(node.text)
+            answer = self._task.extract(node.text)
             self._ballot.count(answer, node.text, node.tokens, event.reward, event.reward)
         self._grown(node)
 

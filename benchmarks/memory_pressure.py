@@ -49,6 +49,7 @@ async def live(scheduler: SchedulerConfig, repeat: int, options: argparse.Namesp
     """One repeat on the real engine."""
     from algorithms.program import Sampling
     from algorithms.self_consistency import SelfConsistency
+    from algorithms.task import Task
     from certaindex.answers import extract
     from certaindex.groups import AnswerGroups, ExactEquivalence
     from dynasor.bench.offline import ask
@@ -72,12 +73,16 @@ async def live(scheduler: SchedulerConfig, repeat: int, options: argparse.Namesp
     try:
         programs = [
             SelfConsistency(
-                query.id,
-                ask(query.question, ""),
+                Task(
+                    query.id,
+                    ask(query.question, ""),
+                    sampling=Sampling(
+                        max_tokens=512, seed=1000 * (options.queries * repeat + number)
+                    ),
+                    extract=lambda text: extract(text, "boxed"),
+                    groups=AnswerGroups(ExactEquivalence()),
+                ),
                 samples=options.samples,
-                sampling=Sampling(max_tokens=512, seed=1000 * (options.queries * repeat + number)),
-                extract=lambda text: extract(text, "boxed"),
-                groups=AnswerGroups(ExactEquivalence()),
             )
             for number, query in enumerate(chosen)
         ]

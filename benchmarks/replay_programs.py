@@ -21,6 +21,7 @@ from algorithms.deepconf import Confidence, DeepConf
 from algorithms.program import Program, Sampling
 from algorithms.self_consistency import SelfConsistency
 from algorithms.short_m_of_k import ShortMOfK
+from algorithms.task import Task
 from certaindex.equivalence import AnswerGroups
 from certaindex.stopping import parse_rule
 from dynasor.intervals import bootstrap
@@ -48,23 +49,20 @@ def common(answers: dict[str, str | None]) -> dict[str, object]:
 
 def deepconf(keep: float, warm_up: int, group: int) -> Callable[..., Program]:
     return lambda answers, n: DeepConf(
-        "q",
-        "",
+        Task("q", "", sampling=Sampling(top_logprobs=5), **common(answers)),
         samples=n,
-        sampling=Sampling(top_logprobs=5),
         confidence=Confidence(keep=keep, warm_up=warm_up, group=group, tail=group, report_every=8),
-        **common(answers),
     )
 
 
 def short(first: int) -> Callable[..., Program]:
     return lambda answers, n: ShortMOfK(
-        "q", "", first=first, samples=n, sampling=Sampling(), **common(answers)
+        Task("q", "", sampling=Sampling(), **common(answers)), first=first, samples=n
     )
 
 
 def self_consistency(answers: dict[str, str | None], n: int) -> Program:
-    return SelfConsistency("q", "", samples=n, sampling=Sampling(), **common(answers))
+    return SelfConsistency(Task("q", "", sampling=Sampling(), **common(answers)), samples=n)
 
 
 def systems(n: int, group: int) -> list[System]:

@@ -56,6 +56,7 @@ class LiveQuery:
         following: those of them that follow from work already granted, and so count in no wave.
         bill: tokens so far.
         stopping: whether it was stopped.
+        late: whether its answer was due: the best one so far is wanted now.
     """
 
     program: Program
@@ -63,6 +64,7 @@ class LiveQuery:
     following: set[str] = field(default_factory=set)
     bill: TokenBill = field(default_factory=TokenBill)
     stopping: bool = False
+    late: bool = False
 
 
 class Grant(NamedTuple):

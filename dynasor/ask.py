@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dynasor.config import Config
     from dynasor.engines.base import Engine
-    from dynasor.runtime import Observer, Outcome
+    from dynasor.observer import Observer
+    from dynasor.outcome import Outcome
 
 LONGEST_QUESTION = 100_000
 """Characters; more than any prompt of the models that this is for."""

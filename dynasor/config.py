@@ -8,8 +8,7 @@ that names the key, the value and what is allowed.
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from certaindex.answers import extractor
 from certaindex.stopping import parse_rule
+from dynasor.config_sources import from_environment, from_file, merge
 from dynasor.errors import ConfigError
 from dynasor.program_config import (
     CotConfig,
@@ -29,10 +29,6 @@ from dynasor.program_config import (
 )
 from dynasor.scheduling.policies import parse_policy
 from dynasor.server_config import ServerConfig
-
-PREFIX = "DYNASOR_"
-LARGEST_FILE = 1 << 20
-
 
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
@@ -249,8 +245,8 @@ def load_config(
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    merged = _from_file(path) if path is not None else {}
-    merge(merged, _from_environment(os.environ if environment is None else environment))
+    merged = from_file(path, tuple(Config.model_fields)) if path is not None else {}
+    merge(merged, from_environment(os.environ if environment is None else environment))
     merge(merged, overrides or {})
     try:
         return Config.model_validate(merged)
@@ -268,54 +264,6 @@ def scheduler_config(values: Any) -> SchedulerConfig:
         return Config.model_validate({"scheduler": values}).scheduler
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{path}: larger than {LARGEST_FILE} bytes; is it a TOML file?")
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    for section, values in settings.items():
-        if not isinstance(values, dict):
-            raise ConfigError(
-                f"{path}: {section!r} must be a section; sections are "
-                + ", ".join(f"[{name}]" for name in Config.model_fields)
-            )
-    return settings
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The settings in variables of ours, e.g. DYNASOR_ALLOCATOR__WAVE=4."""
-    found: dict[str, Any] = {}
-    for name, value in environment.items():
-        if name.startswith(PREFIX) and "__" in name:
-            merge(found, nested(name.removeprefix(PREFIX).lower().split("__"), value))
-    return found
-
-
-def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
-    """{first: {second: ... value}}."""
-    for key in reversed(keys):
-        value = {key: value}
-    settings: dict[str, Any] = value
-    return settings
-
-
-def merge(into: dict[str, Any], settings: Mapping[str, Any]) -> None:
-    """Put settings over others, section by section; None is no setting."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            below = into.get(key)
-            into[key] = dict(below) if isinstance(below, dict) else {}
-            merge(into[key], value)
-            if not into[key] and below is None:
-                del into[key]
-        elif value is not None:
-            into[key] = value
 
 
 def _explain(problem: Any) -> str:

@@ -10,12 +10,12 @@ from algorithms.best_of_n import BestOfN
 from algorithms.deepconf import Confidence, DeepConf
 from algorithms.dynasor_cot import EFFORT, DynasorCot, Probing
 from algorithms.mcts import Mcts
-from algorithms.program import Program, Prompt, Sampling
+from algorithms.program import Program, Sampling
 from algorithms.rebase import Rebase
 from algorithms.self_consistency import SelfConsistency
 from algorithms.short_m_of_k import ShortMOfK
+from algorithms.task import Task
 from algorithms.tree import Steps
-from certaindex.equivalence import AnswerGroups
 from dynasor.config import Config
 from dynasor.embedded_model.problems import PROBE_SUFFIX
 from dynasor.errors import ConfigError
@@ -30,14 +30,16 @@ GROUP = 2048
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What every program is made of; see `SelfConsistency`."""
+    """What every program is made of.
+
+    Attributes:
+        config: that names the program and has its settings.
+        task: what it works on.
+        report_every: output tokens between two reports of a sample, for those who watch; or None.
+    """
 
     config: Config
-    id: str
-    prompt: Prompt
-    sampling: Sampling
-    extract: Callable[[str], str | None]
-    groups: AnswerGroups
+    task: Task
     report_every: int | None = None
 
 
@@ -107,12 +109,8 @@ def sampling_of(config: Config) -> Sampling:
 
 def _self_consistency(given: Ingredients) -> Program:
     return SelfConsistency(
-        given.id,
-        given.prompt,
+        given.task,
         samples=given.config.algorithm.samples,
-        sampling=given.sampling,
-        extract=given.extract,
-        groups=given.groups,
         weigh=weigher(given.config),
         cut=early_cut(given.config),
         report_every=given.report_every,
@@ -121,12 +119,8 @@ def _self_consistency(given: Ingredients) -> Program:
 
 def _best_of_n(given: Ingredients) -> Program:
     return BestOfN(
-        given.id,
-        given.prompt,
+        given.task,
         samples=given.config.algorithm.samples,
-        sampling=given.sampling,
-        extract=given.extract,
-        groups=given.groups,
         select=given.config.algorithm.reward.select,
     )
 
@@ -134,13 +128,9 @@ def _best_of_n(given: Ingredients) -> Program:
 def _short_m_of_k(given: Ingredients) -> Program:
     algorithm = given.config.algorithm
     return ShortMOfK(
-        given.id,
-        given.prompt,
+        given.task,
         first=algorithm.short.first or max(1, algorithm.samples // 2),
         samples=algorithm.samples,
-        sampling=given.sampling,
-        extract=given.extract,
-        groups=given.groups,
     )
 
 
@@ -150,12 +140,8 @@ def _deepconf(given: Ingredients) -> Program:
         raise ValueError("weigh must be a statistic of token confidence, not 'evidence'")
     group = algorithm.deepconf.group or (EMBEDDED_GROUP if embedded else GROUP)
     return DeepConf(
-        given.id,
-        given.prompt,
+        given.task,
         samples=algorithm.samples,
-        sampling=given.sampling,
-        extract=given.extract,
-        groups=given.groups,
         confidence=Confidence(
             statistic=algorithm.weigh or "lowest_group",
             keep=algorithm.deepconf.keep,
@@ -187,14 +173,7 @@ def probing_of(config: Config) -> Probing:
 
 
 def _dynasor_cot(given: Ingredients) -> Program:
-    return DynasorCot(
-        given.id,
-        given.prompt,
-        sampling=given.sampling,
-        extract=given.extract,
-        groups=given.groups,
-        probing=probing_of(given.config),
-    )
+    return DynasorCot(given.task, probing=probing_of(given.config))
 
 
 def steps_of(config: Config) -> Steps:
@@ -207,27 +186,19 @@ def steps_of(config: Config) -> Steps:
 def _beam_search(given: Ingredients, *, diverse: bool = False) -> Program:
     algorithm = given.config.algorithm
     return BeamSearch(
-        given.id,
-        given.prompt,
+        given.task,
         leaves=algorithm.samples,
         children=algorithm.search.children,
         steps=steps_of(given.config),
-        sampling=given.sampling,
-        extract=given.extract,
-        groups=given.groups,
         diverse=diverse,
     )
 
 
 def _rebase(given: Ingredients) -> Program:
     return Rebase(
-        given.id,
-        given.prompt,
+        given.task,
         leaves=given.config.algorithm.samples,
         steps=steps_of(given.config),
-        sampling=given.sampling,
-        extract=given.extract,
-        groups=given.groups,
         temperature=given.config.algorithm.search.temperature,
     )
 
@@ -235,14 +206,10 @@ def _rebase(given: Ingredients) -> Program:
 def _mcts(given: Ingredients) -> Program:
     search = given.config.algorithm.search
     return Mcts(
-        given.id,
-        given.prompt,
+        given.task,
         leaves=given.config.algorithm.samples,
         children=search.children,
         steps=steps_of(given.config),
-        sampling=given.sampling,
-        extract=given.extract,
-        groups=given.groups,
         exploration=search.exploration,
         rollouts=search.rollouts,
     )

@@ -1,9 +1,10 @@
 """The loop: programs propose, the allocator grants, the engine runs, events come back.
 
 Life of a query: `solve` admits it; the allocator grants requests; each runs as a task that carries
-its events into the program; after each news the allocator reviews the query; when it says stop, what
-is in flight is cut and billed, and the outcome is ready. Everything but the engine's own work and the
-reading of answers (which may ask another process) happens on one event loop, without locks.
+its events into the program; after each news the allocator reviews the query (`dynasor.decisions`);
+when it says stop, what is in flight is cut and billed, and the outcome is ready. Everything but the
+engine's own work and the reading of answers (which may ask another process) happens on one event loop,
+without locks.
 """
 
 from __future__ import annotations
@@ -11,25 +12,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
 from time import monotonic
-from typing import Literal, Protocol
+from typing import Any
 
-from algorithms.program import (
-    Answer,
-    Certainty,
-    Event,
-    Generation,
-    Program,
-    Request,
-    RequestKind,
-)
-from dynasor.allocator import Allocator, LiveQuery, StopReason, TokenBill
+from algorithms.program import Event, Generation, Program, Request
+from dynasor.allocator import Allocator, StopReason
+from dynasor.decisions import AHEAD, Cut, Decision, Hint, Start, Stop, press, review, watch
 from dynasor.engines.base import Engine
 from dynasor.errors import EngineError
+from dynasor.observer import Observer
+from dynasor.outcome import Outcome
 from dynasor.ranking.scorer import LengthScorer
-from dynasor.scheduling.forecast import Forecast, QueryForecast
-from dynasor.scheduling.gang import Hints
+from dynasor.running_query import RunningQuery
+from dynasor.sample_log import SampleLog
+from dynasor.scheduling.forecast import Forecast
+
+__all__ = ["Observer", "Outcome", "Runtime", "SampleLog"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,82 +35,6 @@ CUT_TIMEOUT = 30.0
 """Seconds that an engine has to confirm a cut; then the query ends without its last token counts."""
 HINT_EVERY = 1.0
 """Seconds between two hints that have only the progress of running requests to tell."""
-AHEAD = 0.05
-"""Part of the time until an answer is due that is kept for cutting a query and sending its answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a query.
-
-    Attributes:
-        query: its id.
-        answer: the answer and its rivals.
-        certainty: at the end.
-        reason: why it stopped.
-        samples: finished answers that were compared: samples, probes or leaves.
-        failed: requests that the engine failed.
-        bill: tokens.
-        seconds: from admission to the answer.
-        errors: the first messages of failed requests.
-    """
-
-    query: str
-    answer: Answer
-    certainty: Certainty
-    reason: StopReason | Literal["failed"]
-    samples: int
-    failed: int
-    bill: TokenBill
-    seconds: float
-    errors: tuple[str, ...] = ()
-
-
-class Observer(Protocol):
-    """Is told what happens, for a display or a log; must be quick and must not raise."""
-
-    def received(self, program: Program, request: Request, event: Event) -> None:
-        """An event was folded into its program."""
-        ...
-
-    def stopped(self, program: Program, outcome: Outcome) -> None:
-        """A query has its outcome."""
-        ...
-
-
-class SampleLog(Protocol):
-    """Keeps finished samples, and knows those of an earlier run."""
-
-    def recorded(self, request: Request) -> Generation | None:
-        """The finished sample of an earlier run that answers this request."""
-        ...
-
-    def write(self, program: Program, request: Request, generation: Generation) -> None:
-        """Keep a generation before anything is decided on it."""
-        ...
-
-
-class _Query(LiveQuery):
-    """A live query with what only the runtime needs."""
-
-    def __init__(self, program: Program, due: float | None) -> None:
-        super().__init__(program)
-        self.due = None if due is None else monotonic() + due
-        self.late = False  # its best answer so far is wanted now
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.reading = asyncio.Lock()  # events are folded in one after the other
-        self.proposed: dict[RequestKind, list[str]] = {}  # request ids in order of proposal
-        self.folded: dict[RequestKind, int] = {}
-        self.ended: dict[str, tuple[Request, Generation]] = {}  # wait for their turn
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.reason: StopReason | None = None
-        self.started = monotonic()
-        self.failed = 0
-        self.errors: list[str] = []
-        self.rank: float | None = None
-        self.forecast: QueryForecast | None = None
-        self.progress: dict[str, int] = {}  # tokens so far of requests that tell
-        self.hinted = self.started
 
 
 class Runtime:
@@ -148,7 +70,7 @@ class Runtime:
         self._in_order = in_order
         self._log = log
         self._observer = observer
-        self._open: dict[str, _Query] = {}
+        self._open: dict[str, RunningQuery] = {}
 
     async def run(
         self, programs: Iterable[Program], *, admission: int, deadline: float | None = None
@@ -186,8 +108,8 @@ class Runtime:
 
         Args:
             program: a fresh program.
-            deadline: seconds after which the query ends with whatever answer it has, or None.
-            due: seconds in which the answer is wanted, or None; the scheduler goes by it.
+            deadline: seconds from now after which the query ends with whatever answer it has, or None.
+            due: seconds from now in which the answer is wanted, or None; the scheduler goes by it.
             when_due: answer shortly before it is due with the best so far, or as soon after as there
                 is one; else the stop rule is waited for.
             question: what is asked, by which the query is ranked; None for no rank.
@@ -195,8 +117,7 @@ class Runtime:
         Raises:
             EngineError: if the engine dies.
         """
-        query = _Query(program, due)
-        await self._foresee(query, question)
+        query = RunningQuery(program, due, in_order=self._in_order)
         loop = asyncio.get_running_loop()
         timers = []
         if deadline is not None:
@@ -206,6 +127,7 @@ class Runtime:
         self._allocator.admit(query)
         self._open[program.id] = query
         try:
+            await self._foresee(query, question)
             self._review(query)
             return await query.outcome
         finally:
@@ -219,60 +141,85 @@ class Runtime:
         for query in list(self._open.values()):
             self._stop(query, "deadline")
 
-    async def _foresee(self, query: _Query, question: str | None) -> None:
-        """Rank the query, which takes no longer than the scorer's deadline."""
+    async def _foresee(self, query: RunningQuery, question: str | None) -> None:
+        """Rank the query, which takes no longer than the scorer's deadline and the query itself."""
         ranked = None
         if self._scorer is not None and question is not None:
-            ranked = await self._scorer.rank(question)
+            ranking = query.spawn(self._scorer.rank(question))
+            either: list[asyncio.Future[Any]] = [ranking, query.outcome]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if query.stopping:
+                return
+            ranked = ranking.result()
         if ranked is not None:
             query.rank = ranked.rank
         if self._forecast is not None:
             query.forecast = self._forecast.query(None if ranked is None else ranked.lengths)
 
-    def _press(self, query: _Query) -> None:
-        """The answer is due."""
-        query.late = True
-        if query.program.votes().n:
-            self._stop(query, "deadline")
+    # Decisions, and how they are carried out ----------------------------------------------------
 
-    def _review(self, query: _Query) -> None:
-        """Ask what to do with a query that has news, then start whatever was granted to anyone."""
-        if not query.stopping:
-            self._cut(query, query.program.cancelled())
-            self._follow(query)  # first, so that what waits for a reward is not held to be complete
-            reason = self._allocator.review(query)
-            if reason is None and query.late and query.program.votes().n:
-                reason = "deadline"
-            if reason is not None:
-                self._stop(query, reason)
-            else:
-                self._hint(query)
-        for granted in self._allocator.grants():
-            assert isinstance(granted.query, _Query)
-            requests = granted.query.program.propose(granted.requests)
-            for request in requests:
-                self._start(granted.query, request)
-            self._follow(granted.query)
-            if not requests and not granted.query.in_flight:
-                self._stop(granted.query, "complete")  # nothing is left to try
-        for idle in self._allocator.spent():
-            assert isinstance(idle, _Query)
-            self._stop(idle, "budget")
+    def _press(self, query: RunningQuery) -> None:
+        self._carry_out(press(query))
 
-    def _follow(self, query: _Query) -> None:
-        """Start what follows from the work that runs."""
-        for request in query.program.follow_ups():
-            query.following.add(request.id)
-            self._start(query, request)
+    def _review(self, query: RunningQuery) -> None:
+        self._carry_out(review(query, self._allocator))
 
-    def _start(self, query: _Query, request: Request) -> None:
-        query.in_flight.add(request.id)
-        query.proposed.setdefault(request.kind, []).append(request.id)
-        task = asyncio.create_task(self._carry(query, request))
-        query.tasks.add(task)
-        task.add_done_callback(query.tasks.discard)
+    def _carry_out(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            query = decision.query
+            assert isinstance(query, RunningQuery), "the allocator has its queries from us"
+            match decision:
+                case Start(_, request):
+                    query.start(request)
+                    query.spawn(self._run(query, request))
+                case Cut(_, requests):
+                    self._cut(query, requests)
+                case Stop(_, reason):
+                    self._stop(query, reason)
+                case Hint():
+                    self._hint(query)
 
-    async def _carry(self, query: _Query, request: Request) -> None:
+    def _cut(self, query: RunningQuery, requests: Iterable[str]) -> None:
+        running = [name for name in requests if name in query.in_flight]
+        if running:
+            query.spawn(self._engine.abort(running))
+
+    def _hint(self, query: RunningQuery) -> None:
+        hints = query.hints()
+        if hints is not None:
+            self._engine.hint(query.program.id, hints)
+
+    def _stop(self, query: RunningQuery, reason: StopReason) -> None:
+        if query.stopping:
+            if reason == "deadline":  # there is no time for last words either
+                self._cut(query, list(query.in_flight))
+            return
+        query.stop(reason)
+        self._allocator.release(query)
+        cut = list(query.in_flight)
+        if reason != "deadline":
+            self._carry_out(Start(query, request) for request in query.program.conclude())
+        self._cut(query, cut)
+        if cut:
+            asyncio.get_running_loop().call_later(CUT_TIMEOUT, self._forget, query, cut)
+        self._finish_if_idle(query)
+
+    def _forget(self, query: RunningQuery, requests: Iterable[str]) -> None:
+        """Wait no longer for requests that were cut."""
+        query.in_flight.difference_update(requests)
+        self._finish_if_idle(query)
+
+    def _finish_if_idle(self, query: RunningQuery) -> None:
+        """A query that was stopped is over when nothing of it runs."""
+        if query.in_flight or query.outcome.done():
+            return
+        outcome = query.finish()
+        if self._observer is not None:
+            self._observer.stopped(query.program, outcome)
+
+    # Events ---------------------------------------------------------------------------------------
+
+    async def _run(self, query: RunningQuery, request: Request) -> None:
         """Carry the events of one request into its program."""
         try:
             recorded = self._log.recorded(request) if self._log else None
@@ -288,149 +235,44 @@ class Runtime:
             if not query.outcome.done():
                 query.outcome.set_exception(error)
 
-    async def _receive(self, query: _Query, request: Request, event: Event, *, keep: bool) -> None:
+    async def _receive(
+        self, query: RunningQuery, request: Request, event: Event, *, keep: bool
+    ) -> None:
         if not isinstance(event, Generation):
             if not query.stopping:
                 query.program.receive(event)
                 query.progress[request.id] = event.tokens
                 self._notify(query, request, event)
-                self._cut(query, query.program.cancelled())
-                self._follow(query)
+                self._carry_out(watch(query))
                 if monotonic() - query.hinted > HINT_EVERY:
                     self._hint(query)
             return
         # First on disk: a decision may only rest on samples that a restart will find again.
         if keep and self._log is not None:
             self._log.write(query.program, request, event)
-        query.ended[request.id] = (request, event)
+        query.end(request, event)
         async with query.reading:
-            while (turn := self._next_turn(query)) is not None:
-                await self._fold(query, *query.ended.pop(turn))
-        if query.stopping and not query.in_flight:
-            self._finish(query)
+            while (ended := query.take_up()) is not None:
+                await self._fold(query, *ended)
+        if query.stopping:
+            self._finish_if_idle(query)
 
-    def _next_turn(self, query: _Query) -> str | None:
-        """The ended request that is folded next."""
-        if not self._in_order or query.stopping:
-            return next(iter(query.ended), None)
-        for kind, proposed in query.proposed.items():
-            folded = query.folded.get(kind, 0)
-            if folded < len(proposed) and proposed[folded] in query.ended:
-                query.folded[kind] = folded + 1
-                return proposed[folded]
-        return None
-
-    async def _fold(self, query: _Query, request: Request, generation: Generation) -> None:
-        """Bill a generation; while the query is open, also tell its program and decide."""
-        query.in_flight.discard(request.id)  # until here: what waits for its turn is not decided on
-        query.following.discard(request.id)
-        self._charge(query, request, generation)
+    async def _fold(self, query: RunningQuery, request: Request, generation: Generation) -> None:
+        """Tell an open query's program of a generation, and decide."""
         if query.stopping and request.kind != "answer":
             # The answer was decided without it.
             return
         # Reading an answer may wait for the equivalence worker; other queries go on meanwhile.
         await asyncio.to_thread(query.program.receive, generation)
         self._notify(query, request, generation)
-        told = request.kind == "sample" and generation.finish_reason != "error"
-        if query.forecast is not None and told:
-            # One that its program cut has told what samples cost, as those that ended by themselves.
-            query.forecast.sample_ended(generation.tokens, cut=generation.finish_reason == "length")
+        query.learn(request, generation)
         self._review(query)
 
-    def _hint(self, query: _Query) -> None:
-        """Tell the engine's scheduler what is left to do."""
-        if query.forecast is None and query.rank is None:
-            return
-        query.hinted = monotonic()
-        program, tokens = query.program, None
-        if query.forecast is not None:
-            running = [query.progress.get(request, 0) for request in query.in_flight]
-            tokens = query.forecast.remaining(program.votes(), running).tokens
-        hints = Hints(
-            tokens=tokens,
-            rank=query.rank,
-            certainty=program.certainty().value,
-            deadline=None if query.due is None else query.due - monotonic(),
-        )
-        self._engine.hint(program.id, hints)
-
-    def _notify(self, query: _Query, request: Request, event: Event) -> None:
+    def _notify(self, query: RunningQuery, request: Request, event: Event) -> None:
         if self._observer is not None:
             self._observer.received(query.program, request, event)
 
-    def _charge(self, query: _Query, request: Request, generation: Generation) -> None:
-        bill = query.bill
-        counts = not query.stopping or request.kind == "answer"
-        if generation.finish_reason in ("stop", "length") and counts:
-            bill.finished += generation.tokens
-        else:
-            bill.cut += generation.tokens
-        bill.prompt += generation.prompt_tokens
-        bill.cached += generation.cached_tokens
-        if generation.finish_reason == "error":
-            query.failed += 1
-            query.errors.append(generation.error or "unknown error")
-            logger.warning("request %s failed: %s", generation.request, generation.error)
-
-    def _cut(self, query: _Query, requests: Iterable[str]) -> None:
-        running = [name for name in requests if name in query.in_flight]
-        if running:
-            task = asyncio.create_task(self._engine.abort(running))
-            query.tasks.add(task)
-            task.add_done_callback(query.tasks.discard)
-
-    def _stop(self, query: _Query, reason: StopReason) -> None:
-        if query.stopping:
-            if reason == "deadline":  # there is no time for last words either
-                self._cut(query, list(query.in_flight))
-            return
-        query.stopping = True
-        query.reason = reason
-        self._allocator.release(query)
-        if query.forecast is not None:
-            query.forecast.ended(query.program.votes(), by_rule=reason != "deadline")
-        for request, generation in query.ended.values():
-            query.in_flight.discard(request.id)
-            self._charge(query, request, generation)
-        query.ended.clear()
-        cut = list(query.in_flight)
-        if reason != "deadline":
-            for request in query.program.conclude():
-                self._start(query, request)
-        self._cut(query, cut)
-        if cut:
-            asyncio.get_running_loop().call_later(CUT_TIMEOUT, self._forget, query, cut)
-        if not query.in_flight:
-            self._finish(query)
-
-    def _forget(self, query: _Query, requests: Iterable[str]) -> None:
-        """Wait no longer for requests that were cut."""
-        query.in_flight.difference_update(requests)
-        if not query.in_flight:
-            self._finish(query)
-
-    def _finish(self, query: _Query) -> None:
-        if query.outcome.done():
-            return
-        program, votes, answer = query.program, query.program.votes(), query.program.answer()
-        reason = query.reason
-        assert reason is not None, "a query ends after it was stopped"
-        outcome = Outcome(
-            query=program.id,
-            answer=answer,
-            certainty=program.certainty(),
-            reason="failed" if query.failed and not votes.n and answer.value is None else reason,
-            samples=votes.n,
-            failed=query.failed,
-            bill=query.bill,
-            seconds=monotonic() - query.started,
-            errors=tuple(query.errors[:3]),
-        )
-        query.outcome.set_result(outcome)
-        if self._observer is not None:
-            self._observer.stopped(program, outcome)
-
-    async def _clear(self, query: _Query) -> None:
+    async def _clear(self, query: RunningQuery) -> None:
         """Leave nothing of the query behind: neither tasks nor requests in the engine."""
         if not query.stopping:
             query.stopping = True

@@ -18,7 +18,9 @@ from certaindex.length import count_words, length_score
 from dynasor.allocator import PerQuery
 from dynasor.engines.base import Engine
 from dynasor.errors import RunError
-from dynasor.runtime import Observer, Outcome, Runtime
+from dynasor.observer import Observer
+from dynasor.outcome import Outcome
+from dynasor.runtime import Runtime
 
 LEAST_SCORE = 80.0
 """Length score (S_l) that a text to train on needs."""

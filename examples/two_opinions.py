@@ -9,6 +9,7 @@ import asyncio
 
 from algorithms.program import Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.answers import extract
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
@@ -22,14 +23,14 @@ class TwoOpinions(SelfConsistency):
     """At most three samples; the third breaks a tie, and costs nothing where there is none."""
 
     def __init__(self, id, question, groups):
-        super().__init__(
+        task = Task(
             id,
             ({"role": "user", "content": question},),
-            samples=3,
             sampling=Sampling(max_tokens=400),
             extract=lambda text: extract(text, "boxed"),
             groups=groups,
         )
+        super().__init__(task, samples=3)
 
     def propose(self, n):
         """Two at once, then wait for both, then perhaps one more."""

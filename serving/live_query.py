@@ -9,7 +9,7 @@ from typing import Any
 
 from algorithms.chat import Chat
 from algorithms.program import Event, Generation, Program, Progress, Request
-from dynasor.runtime import Outcome
+from dynasor.outcome import Outcome
 from serving.openai_responses import (
     Certainty,
     CompletionTokensDetails,

@@ -21,6 +21,7 @@ from opentelemetry.trace import Tracer
 from algorithms.chat import Chat
 from algorithms.program import Program, Request
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.answers import extract
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
@@ -224,12 +225,14 @@ class QueryService:
             )
         name = self.config.algorithm.extractor or EXTRACTOR
         return SelfConsistency(
-            plan.id,
-            plan.prompt,
+            Task(
+                plan.id,
+                plan.prompt,
+                sampling=plan.sampling,
+                extract=lambda text: extract(text, name),
+                groups=AnswerGroups(self._equivalence),
+            ),
             samples=plan.samples,
-            sampling=plan.sampling,
-            extract=lambda text: extract(text, name),
-            groups=AnswerGroups(self._equivalence),
             weigh=weigher(self.config),
             report_every=plan.report_every,
         )

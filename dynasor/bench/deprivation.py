@@ -22,7 +22,8 @@ from dynasor.bench.offline import make_program
 from dynasor.config import Config
 from dynasor.engines.base import Engine
 from dynasor.intervals import Interval, bootstrap
-from dynasor.runtime import Observer, Runtime
+from dynasor.observer import Observer
+from dynasor.runtime import Runtime
 from dynasor.suites import Suite
 
 

@@ -11,7 +11,7 @@ from dynasor.bench.service import Service
 from dynasor.bench.slo import Window
 from dynasor.bench.workload import UNFINISHED, Arrival, Completion
 from dynasor.errors import DynasorError
-from dynasor.runtime import Outcome
+from dynasor.outcome import Outcome
 
 Keep = Callable[[Completion], None]
 

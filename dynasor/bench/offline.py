@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from algorithms.program import Program, Prompt
+from algorithms.task import Task
 from certaindex.answers import extract
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
@@ -23,9 +24,10 @@ from dynasor.bench.summary import Row, row_of
 from dynasor.config import AlgorithmConfig, Config
 from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError
+from dynasor.observer import Observer
 from dynasor.programs import Ingredients, algorithm_of, build_program, sampling_of
 from dynasor.run_folder import RunFolder
-from dynasor.runtime import Observer, Runtime
+from dynasor.runtime import Runtime
 from dynasor.suites import Query, Suite
 
 
@@ -62,17 +64,14 @@ def make_program(
         first = algorithm.seed + number * algorithm.samples
         sampling = replace(sampling, seed=first)
     name = algorithm.extractor or suite.extractor
-    return build_program(
-        Ingredients(
-            config,
-            query.id,
-            ask(query.question, config.instruction),
-            sampling,
-            extract=lambda text: extract(text, name),
-            groups=AnswerGroups(equivalence),
-            report_every=report_every,
-        )
+    task = Task(
+        query.id,
+        ask(query.question, config.instruction),
+        sampling,
+        extract=lambda text: extract(text, name),
+        groups=AnswerGroups(equivalence),
     )
+    return build_program(Ingredients(config, task, report_every))
 
 
 def ask(question: str, instruction: str) -> Prompt:

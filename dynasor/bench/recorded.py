@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from algorithms.program import Sampling
 from algorithms.self_consistency import SelfConsistency, Weigh
+from algorithms.task import Task
 from certaindex.early_cut import EarlyCut
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from dynasor.errors import DataError
@@ -109,12 +110,14 @@ def program_of(
         cut: which running samples are cut, or None.
     """
     return SelfConsistency(
-        name,
-        "",
+        Task(
+            name,
+            "",
+            sampling=_SAMPLING,
+            extract=lambda text: text or None,
+            groups=AnswerGroups(ExactEquivalence()),
+        ),
         samples=samples,
-        sampling=_SAMPLING,
-        extract=lambda text: text or None,
-        groups=AnswerGroups(ExactEquivalence()),
         weigh=weigh,
         cut=cut,
     )

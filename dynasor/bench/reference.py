@@ -21,7 +21,7 @@ from dynasor.bench.arrivals import CHAT, group_of
 from dynasor.bench.service import Service
 from dynasor.bench.workload import Arrival
 from dynasor.errors import EngineError
-from dynasor.runtime import Outcome
+from dynasor.outcome import Outcome
 from dynasor.suites import Query, Suite
 
 RAMP_SHARE = 0.3

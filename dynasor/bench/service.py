@@ -16,9 +16,11 @@ from dynasor.bench.workload import Arrival
 from dynasor.config import Config
 from dynasor.engines.base import Engine
 from dynasor.forecast_wave import ForecastWave
+from dynasor.observer import Observer
+from dynasor.outcome import Outcome
 from dynasor.ranking.prompt_text import prompt_text
 from dynasor.ranking.scorer import LengthScorer
-from dynasor.runtime import Observer, Outcome, Runtime
+from dynasor.runtime import Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
 from dynasor.scheduling.gang import Hints
 from dynasor.suites import Suite

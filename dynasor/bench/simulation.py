@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from algorithms.self_consistency import Weigh
 from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator
+from dynasor.bench.cluster import Cluster
 from dynasor.bench.recorded import RecordedQuestion, check_budget
-from dynasor.bench.virtual_front_end import Cluster, FrontEnd
+from dynasor.bench.virtual_front_end import FrontEnd
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Counters, Job, Queue

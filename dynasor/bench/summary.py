@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dynasor.intervals import Interval, bootstrap
-from dynasor.runtime import Outcome
+from dynasor.outcome import Outcome
 from dynasor.suites import Query
 
 Row = dict[str, Any]

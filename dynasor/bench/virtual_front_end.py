@@ -1,14 +1,14 @@
 """An event loop in place of the clock: what the runtime does with an engine, done with replicas.
 
-In the same order as `dynasor.runtime`: a generation is billed, folded into its program, the allocator
-reviews, the scheduler gets hints, what was granted is started, and a query that stops has what it runs
-cut. Decisions take no time, but for what the front end is said to take.
+In the same order as `dynasor.runtime`, and by the same decisions (`dynasor.decisions`): a generation is
+billed and folded into its program, the allocator reviews, the scheduler gets hints, what was granted is
+started, and a query that stops has what it runs cut. Decisions take no time, but for what the front end
+is said to take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
 from typing import Any
@@ -16,67 +16,17 @@ from typing import Any
 from algorithms.program import Generation, Progress, Request
 from algorithms.self_consistency import Weigh
 from certaindex.early_cut import EarlyCut
-from dynasor.allocator import Allocator, LiveQuery, StopReason
-from dynasor.bench.recorded import RecordedQuestion, program_of
+from dynasor.allocator import Allocator, StopReason
+from dynasor.bench.cluster import Cluster
+from dynasor.bench.recorded import RecordedQuestion
+from dynasor.bench.virtual_query import VirtualQuery
 from dynasor.bench.workload import Arrival, Completion
-from dynasor.engines.replica_settings import ReplicaSettings
+from dynasor.decisions import AHEAD, Cut, Decision, Hint, Start, Stop, press, review, watch
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Job, Report
 from dynasor.errors import DataError
 from dynasor.ranking.scorer import Ranked
-from dynasor.runtime import AHEAD
-from dynasor.scheduling.forecast import Forecast, QueryForecast
-from dynasor.scheduling.gang import Hints
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Replicas behind one front end.
-
-    Attributes:
-        replica: size and speed of each.
-        replicas: how many.
-        per_query: seconds of the front end from a query's arrival to its first requests.
-        per_request: seconds of the front end from the end of a request to the decision on it.
-    """
-
-    replica: ReplicaSettings
-    replicas: int = 1
-    per_query: float = 0.0
-    per_request: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.replicas < 1:
-            raise ValueError(f"replicas must be 1 or more, not {self.replicas}")
-        if self.per_query < 0 or self.per_request < 0:
-            raise ValueError(
-                "per_query and per_request must be 0 or more seconds, not "
-                f"{self.per_query} and {self.per_request}"
-            )
-
-
-class _Query(LiveQuery):
-    """A live query with what only the simulation needs."""
-
-    def __init__(
-        self,
-        arrival: Arrival,
-        question: RecordedQuestion,
-        order: list[int],
-        weigh: Weigh | None,
-        cut: EarlyCut | None,
-    ) -> None:
-        super().__init__(program_of(arrival.id, len(order), weigh, cut))
-        self.arrival = arrival
-        self.question = question
-        self.order = order
-        self.jobs: dict[str, Job] = {}  # in flight
-        self.replica = 0
-        self.expected = 0.0  # tokens to come, as the router counts them
-        self.hints: tuple[Hints, float] | None = None  # the latest, and their time
-        self.first_token: float | None = None
-        self.late = False  # its best answer so far is wanted now
-        self.forecast: QueryForecast | None = None
+from dynasor.scheduling.forecast import Forecast
 
 
 class FrontEnd:
@@ -120,7 +70,7 @@ class FrontEnd:
         self._count = 0
         self._wake = [inf] * cluster.replicas
         self._load = [0.0] * cluster.replicas
-        self._owners: dict[Job, tuple[_Query, Request]] = {}
+        self._owners: dict[Job, tuple[VirtualQuery, Request]] = {}
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -181,7 +131,7 @@ class FrontEnd:
             )
         samples = self._samples if arrival.kind == "query" else 1
         order = question.order(f"{self._seed}/{arrival.id}", samples)
-        query = _Query(arrival, question, order, self._weigh, self._early_cut)
+        query = VirtualQuery(arrival, question, order, self._weigh, self._early_cut)
         query.replica = min(range(len(self._load)), key=self._load.__getitem__)
         if self._forecast is not None:
             ranked = self._ranked.get(arrival.question)
@@ -192,53 +142,15 @@ class FrontEnd:
         else:
             self._open(query)
 
-    def _open(self, query: _Query) -> None:
+    def _open(self, query: VirtualQuery) -> None:
         arrival = query.arrival
         if self._when_due and arrival.deadline is not None:
             self._at(arrival.time + (1 - AHEAD) * arrival.deadline, self._press, query)
         self._allocator.admit(query)
-        self._review(query)
+        self._carry_out(review(query, self._allocator))
 
-    def _press(self, query: _Query) -> None:
-        """The answer is due."""
-        query.late = True
-        if query.program.votes().n and not query.stopping:
-            self._stop(query, "deadline")
-
-    def _review(self, query: _Query) -> None:
-        """Ask what to do with a query that has news, then start whatever was granted to anyone."""
-        if not query.stopping:
-            self._cut(query, query.program.cancelled())
-            reason = self._allocator.review(query)
-            if reason is None and query.late and query.program.votes().n:
-                reason = "deadline"
-            if reason is not None:
-                self._stop(query, reason)
-            else:
-                self._expect(query)
-                self._hint(query)
-        for granted in self._allocator.grants():
-            assert isinstance(granted.query, _Query)
-            for request in granted.query.program.propose(granted.requests):
-                self._start(granted.query, request)
-        for idle in self._allocator.spent():
-            assert isinstance(idle, _Query)
-            self._stop(idle, "budget")
-
-    def _start(self, query: _Query, request: Request) -> None:
-        job = Job(
-            request.id,
-            query.arrival.id,
-            query.arrival.question,
-            query.question.prompt_tokens,
-            query.question.tokens(query.order[request.index]),
-            request.report_every,
-        )
-        query.in_flight.add(request.id)
-        query.jobs[request.id] = job
-        self._owners[job] = (query, request)
-        self._replicas[query.replica].submit(job, self.now, self._latest(query))
-        self._rouse(query.replica)
+    def _press(self, query: VirtualQuery) -> None:
+        self._carry_out(press(query))
 
     def _receive(self, report: Report) -> None:
         owner = self._owners.get(report.job)
@@ -250,12 +162,12 @@ class FrontEnd:
         if not report.finished:
             known = None if logprobs is None else logprobs[: report.tokens]
             query.program.receive(Progress(request.id, "", report.tokens, logprobs=known))
-            self._cut(query, query.program.cancelled())
+            self._carry_out(watch(query))
             return
         generation = Generation(request.id, text, report.tokens, logprobs=logprobs)
         self._fold(query, report.job, generation)
 
-    def _fold(self, query: _Query, job: Job, generation: Generation) -> None:
+    def _fold(self, query: VirtualQuery, job: Job, generation: Generation) -> None:
         """Bill a generation, tell its program and decide."""
         self._leave(query, job)
         if generation.finish_reason == "aborted":
@@ -264,64 +176,63 @@ class FrontEnd:
             query.bill.finished += generation.tokens
         query.program.receive(generation)
         self._learn(query, generation.tokens)
-        self._review(query)
+        self._carry_out(review(query, self._allocator))
 
-    def _learn(self, query: _Query, tokens: int) -> None:
+    def _learn(self, query: VirtualQuery, tokens: int) -> None:
         if query.forecast is not None:
             query.forecast.sample_ended(tokens)
             return
         mean, ended = self._mean_tokens
         self._mean_tokens = [mean + (tokens - mean) / (ended + 1), ended + 1]
 
-    def _leave(self, query: _Query, job: Job) -> None:
-        """A job is over: forget it, but for the bill."""
-        del self._owners[job], query.jobs[job.name]
-        query.in_flight.discard(job.name)
-        query.bill.prompt += job.prompt
-        query.bill.cached += job.cached or 0
-        if job.first_token is not None:
-            earlier = inf if query.first_token is None else query.first_token
-            query.first_token = min(job.first_token, earlier)
+    def _leave(self, query: VirtualQuery, job: Job) -> None:
+        del self._owners[job]
+        query.leave(job)
 
-    def _hint(self, query: _Query) -> None:
-        """Tell the replica's scheduler what is left to do."""
-        ranked = self._ranked.get(query.arrival.question)
-        if query.forecast is None and ranked is None:
-            return
-        program, deadline = query.program, query.arrival.deadline
-        hints = Hints(
-            tokens=None if query.forecast is None else query.expected,
-            rank=None if ranked is None else ranked.rank,
-            certainty=program.certainty().value,
-            deadline=None if deadline is None else query.arrival.time + deadline - self.now,
-        )
-        query.hints = (hints, self.now)
-        self._replicas[query.replica].hint(program.id, hints, self.now)
+    # Decisions, and how they are carried out ----------------------------------------------------
+
+    def _carry_out(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            query = decision.query
+            assert isinstance(query, VirtualQuery), "the allocator has its queries from us"
+            match decision:
+                case Start(_, request):
+                    self._start(query, request)
+                case Cut(_, requests):
+                    self._cut(query, requests)
+                case Stop(_, reason):
+                    self._stop(query, reason)
+                case Hint():
+                    self._expect(query)
+                    self._hint(query)
+
+    def _start(self, query: VirtualQuery, request: Request) -> None:
+        job = query.start(request)
+        self._owners[job] = (query, request)
+        self._replicas[query.replica].submit(job, self.now, query.latest_hints(self.now))
         self._rouse(query.replica)
 
-    def _latest(self, query: _Query) -> Hints | None:
-        """The latest hints, as of now."""
-        if query.hints is None:
-            return None
-        hints, then = query.hints
-        if hints.deadline is None:
-            return hints
-        left = hints.deadline - (self.now - then)
-        return Hints(hints.tokens, hints.rank, hints.certainty, left)
-
-    def _cut(self, query: _Query, requests: Iterable[str]) -> None:
-        """Abort some requests of a query that goes on."""
+    def _cut(self, query: VirtualQuery, requests: Iterable[str]) -> None:
         for name in requests:
             if (job := query.jobs.get(name)) is not None:
                 tokens = self._abort(query, job)
                 self._fold(query, job, Generation(name, "", tokens, finish_reason="aborted"))
 
-    def _abort(self, query: _Query, job: Job) -> int:
+    def _abort(self, query: VirtualQuery, job: Job) -> int:
         tokens = self._replicas[query.replica].abort(job, self.now)
         self._rouse(query.replica)
         return tokens
 
-    def _stop(self, query: _Query, reason: StopReason) -> None:
+    def _hint(self, query: VirtualQuery) -> None:
+        """Tell the replica's scheduler what is left to do."""
+        ranked = self._ranked.get(query.arrival.question)
+        if query.forecast is None and ranked is None:
+            return
+        hints = query.hints(None if ranked is None else ranked.rank, self.now)
+        self._replicas[query.replica].hint(query.program.id, hints, self.now)
+        self._rouse(query.replica)
+
+    def _stop(self, query: VirtualQuery, reason: StopReason) -> None:
         if query.stopping:
             return
         query.stopping = True
@@ -347,7 +258,7 @@ class FrontEnd:
 
     # The router ----------------------------------------------------------------------------------
 
-    def _expect(self, query: _Query) -> None:
+    def _expect(self, query: VirtualQuery) -> None:
         """Note how many tokens a query will still need."""
         votes = query.program.votes()
         if query.forecast is not None:

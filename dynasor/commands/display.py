@@ -12,7 +12,7 @@ from rich.table import Table
 
 from algorithms.program import Event, Generation, Program, Request
 from dynasor.bench.summary import Summary
-from dynasor.runtime import Outcome
+from dynasor.outcome import Outcome
 
 
 class QueryProgress:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dynasor.config import merge, nested
+from dynasor.config_sources import merge, nested
 from dynasor.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from algorithms.program import Event, Program, Request
     from dynasor.config import Config
-    from dynasor.runtime import Outcome
+    from dynasor.outcome import Outcome
 
 
 def solve(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from algorithms.agentwrite import Care
     from algorithms.program import Event, Program, Request
     from dynasor.config import Config
-    from dynasor.runtime import Outcome
+    from dynasor.outcome import Outcome
     from dynasor.writing import Written
     from dynasor.writing_judge import Quality
 

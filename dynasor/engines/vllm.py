@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algorithms.program import Event, Prompt, Request, Sampling
+from algorithms.program import Event, Request
 from dynasor.config import SchedulerConfig
 from dynasor.engines.base import Capacity
 from dynasor.engines.cpu_tuning import CpuTuning, tune
 from dynasor.engines.vllm_gangs import VLLMGangs
 from dynasor.engines.vllm_output import VLLMOutput
+from dynasor.engines.vllm_prompts import RenderedPrompts
+from dynasor.engines.vllm_sampling import sampling_params
 from dynasor.errors import EngineError, MissingExtra
 from dynasor.scheduling.gang import Hints
 
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 BLOCK_SIZE_CPU = 32
 """Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
-_RENDERED_PROMPTS = 4096
 _ERROR_LENGTH = 500
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -86,7 +85,7 @@ class VLLMEngine:
         self._engine: Any = None  # vllm.v1.engine.async_llm.AsyncLLM
         self._on_cpu = False
         self._running: set[str] = set()
-        self._rendered: OrderedDict[str, list[int]] = OrderedDict()
+        self._prompts = RenderedPrompts()
         self.tuning: CpuTuning | None = None
 
     async def start(self) -> None:
@@ -152,7 +151,7 @@ class VLLMEngine:
         seen = VLLMOutput(request.sampling)
         self._running.add(request.id)
         try:
-            prompt = {"prompt_token_ids": self._tokens(request.prompt, request.prefix)}
+            prompt = {"prompt_token_ids": self._tokens(request)}
             reported = 0
             parameters = self._sampling(request)
             async for output in self._engine.generate(
@@ -174,58 +173,12 @@ class VLLMEngine:
             self._running.discard(request.id)
         yield seen.generation(request.id)
 
+    def _tokens(self, request: Request) -> list[int]:
+        return self._prompts.tokens(self._engine.get_tokenizer(), request.prompt, request.prefix)
+
     def _sampling(self, request: Request) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        wanted = request.sampling
-        arguments: dict[str, Any] = {
-            "temperature": wanted.temperature,
-            "top_p": wanted.top_p,
-            "max_tokens": wanted.max_tokens,
-            "stop": list(wanted.stop) or None,
-            "include_stop_str_in_output": wanted.keep_stop,
-            "logprobs": _logprobs(wanted),
-            "output_kind": RequestOutputKind.DELTA
-            if request.report_every
-            else RequestOutputKind.FINAL_ONLY,
-            "extra_args": self._gangs.request_arguments(request.program),
-            "stream_interval": request.report_every,
-        }
-        if wanted.seed is not None and wanted.temperature > 0:
-            if self._on_cpu:
-                if wanted.top_p < 1:
-                    raise ValueError("top_p below 1 does not go with a seed on CPU")
-                arguments["temperature"] = 0.0
-                arguments["extra_args"] |= {
-                    "dynasor_seed": wanted.seed,
-                    "dynasor_temperature": wanted.temperature,
-                }
-            else:
-                arguments["seed"] = wanted.seed
-        arguments["extra_args"] = arguments["extra_args"] or None
-        return SamplingParams(**arguments)
-
-    def _tokens(self, prompt: Prompt, prefix: str) -> list[int]:
-        """Token ids of a prompt; siblings share one rendering."""
-        key = json.dumps([prompt, prefix])
-        if key in self._rendered:
-            self._rendered.move_to_end(key)
-            return self._rendered[key]
-        tokenizer = self._engine.get_tokenizer()
-        if isinstance(prompt, str):
-            tokens: list[int] = tokenizer.encode(prompt + prefix)
-        else:
-            if not getattr(tokenizer, "chat_template", None):
-                raise ValueError("the model has no chat template; ask it with a text, not messages")
-            text = tokenizer.apply_chat_template(
-                list(prompt), tokenize=False, add_generation_prompt=True
-            )
-            tokens = tokenizer.encode(text + prefix, add_special_tokens=False)
-        self._rendered[key] = tokens
-        if len(self._rendered) > _RENDERED_PROMPTS:
-            self._rendered.popitem(last=False)
-        return tokens
+        extra = self._gangs.request_arguments(request.program)
+        return sampling_params(request, extra, on_cpu=self._on_cpu)
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Cut requests; unknown and finished ids are ignored."""
@@ -252,7 +205,7 @@ class VLLMEngine:
         Raises:
             ValueError: if vLLM would refuse the request; the message says why.
         """
-        tokens = len(self._tokens(request.prompt, request.prefix))
+        tokens = len(self._tokens(request))
         longest = self._engine.vllm_config.model_config.max_model_len
         if not 0 < tokens < longest:
             raise ValueError(f"the prompt has {tokens} tokens; the model takes 1 to {longest - 1}")
@@ -306,13 +259,6 @@ class VLLMEngine:
         if engine is not None:
             # It waits for processes to end.
             await asyncio.to_thread(engine.shutdown)
-
-
-def _logprobs(wanted: Sampling) -> int | None:
-    """How many log-probabilities vLLM is to give of each token, besides the chosen one's."""
-    if not wanted.top_logprobs and not wanted.logprobs and wanted.alternatives is None:
-        return None
-    return max(wanted.top_logprobs, wanted.alternatives or 0)
 
 
 def is_installed(distribution: str) -> bool:

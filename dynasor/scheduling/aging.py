@@ -8,7 +8,8 @@ have before the last of the m (of members that come late or are given back, too)
 admitted with the `turns * (A + m)`-th admission from now on at the latest, as long as the gang's next
 member is ready; however many younger gangs come, and whatever the policy prefers. For of every `turns`
 admissions in a row at least one is among these A + m. A request that was named as the next one before
-the gang was aged counts as admitted before.
+the gang was aged counts as admitted before. A gang that has had no member for `LAPSE` seconds is
+forgotten (`dynasor.scheduling.queue`): whoever uses one id for ever is not old for ever.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ class Gang:
 
     Attributes:
         id: name of the gang.
-        arrival: when its first request came, seconds of the scheduler's clock.
+        arrival: when the first request of its life came (a gang that has no member for a while is
+            forgotten), seconds of the scheduler's clock.
         waiting: members that wait.
         running: members in the batch.
         attained: tokens that its ended members were served, finished and cut ones.

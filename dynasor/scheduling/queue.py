@@ -23,8 +23,12 @@ __all__ = ["REMEMBERED", "Aging", "GangQueue"]
 
 T = TypeVar("T", bound=Hashable)
 
+LAPSE = 5.0
+"""Seconds after which a gang without a member is forgotten: whoever uses its id again begins anew.
+
+Long enough for a query to read an answer and send its next sample, which must find its gang's age."""
 REMEMBERED = 10_000
-"""Gangs without a member that are still known, so that a next sample finds its gang's age."""
+"""Gangs without a member that are known at most."""
 _MEMORY = 200  # finished requests that the running average of their length looks back on
 _DRIFT = 0.25  # of an average, from which on all places are asked for again
 
@@ -56,7 +60,7 @@ class GangQueue(Generic[T]):
         self._turns = None if aging is None else Turns[T](aging, clock)
         self._ready = ready
         self._lines: dict[str, Line[T]] = {}  # by id of the gang
-        self._idle: OrderedDict[str, None] = OrderedDict()  # known gangs without a member
+        self._idle: OrderedDict[str, float] = OrderedDict()  # known gangs without a member; since
         self._line_of: dict[T, Line[T]] = {}  # every member in hand, waiting or running
         self._queued: dict[int, Line[T]] = {}  # by serial: lines with a waiting member
         self._waiting = 0
@@ -88,6 +92,7 @@ class GangQueue(Generic[T]):
         if gang is None or self._policy.by_request:
             gang = f"request/{name}"
         now = self._clock()
+        self._forget_idle()
         line = self._lines.get(gang)
         if line is None:
             line = self._lines[gang] = Line(Gang(gang, now), next(self._serials))
@@ -132,6 +137,7 @@ class GangQueue(Generic[T]):
 
     def hint(self, gang: str, hints: Hints) -> None:
         """News of a gang; of an unknown one they are ignored."""
+        self._forget_idle()
         line = self._lines.get(gang)
         if line is not None:
             line.gang.take(hints, self._clock())
@@ -195,6 +201,7 @@ class GangQueue(Generic[T]):
 
     def facts(self, gang: str) -> Gang | None:
         """Facts of a gang, None where it is not known."""
+        self._forget_idle()
         line = self._lines.get(gang)
         return None if line is None else line.gang
 
@@ -269,12 +276,21 @@ class GangQueue(Generic[T]):
         return self._ready is None or self._ready(entry[3].next())
 
     def _rest(self, line: Line[T]) -> None:
-        """A gang without a member is remembered for a while."""
+        """A gang without a member is remembered for a while, a single request is not."""
         line.place = None
-        self._idle[line.gang.id] = None
-        if self._policy.by_request or len(self._idle) > REMEMBERED:
-            name, _ = self._idle.popitem(last=self._policy.by_request)
-            del self._lines[name]
+        if self._policy.by_request:
+            del self._lines[line.gang.id]
+        else:
+            self._idle[line.gang.id] = self._clock()
+            self._forget_idle()
+
+    def _forget_idle(self) -> None:
+        """Forget gangs that had no member for too long, or are too many, longest idle first."""
+        lapsed = self._clock() - LAPSE
+        while self._idle and (
+            len(self._idle) > REMEMBERED or next(iter(self._idle.values())) < lapsed
+        ):
+            del self._lines[self._idle.popitem(last=False)[0]]
 
 
 def _position(line: Line[Any]) -> tuple[tuple[float, ...], int]:

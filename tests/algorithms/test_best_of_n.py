@@ -6,17 +6,14 @@ from hypothesis import strategies as st
 
 from algorithms.best_of_n import BestOfN
 from algorithms.program import Generation, Sampling
+from algorithms.task import Task
 from tests.algorithms.conftest import boxed, ended, fresh_groups
 
 
 def make(samples=4, select="weighted"):
     return BestOfN(
-        "q",
-        "what?",
+        Task("q", "what?", sampling=Sampling(), extract=boxed, groups=fresh_groups()),
         samples=samples,
-        sampling=Sampling(),
-        extract=boxed,
-        groups=fresh_groups(),
         select=select,
     )
 

@@ -8,18 +8,15 @@ from hypothesis import strategies as st
 
 from algorithms.deepconf import Confidence, DeepConf
 from algorithms.program import Progress, Sampling
+from algorithms.task import Task
 from tests.algorithms.conftest import boxed, ended, fresh_groups
 
 
 def make(samples=4, **confidence):
     confidence.setdefault("group", 2)
     return DeepConf(
-        "q",
-        "what?",
+        Task("q", "what?", sampling=Sampling(top_logprobs=5), extract=boxed, groups=fresh_groups()),
         samples=samples,
-        sampling=Sampling(top_logprobs=5),
-        extract=boxed,
-        groups=fresh_groups(),
         confidence=Confidence(**confidence),
     )
 

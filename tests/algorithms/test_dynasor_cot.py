@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from algorithms.dynasor_cot import EFFORT, DynasorCot, Probing
 from algorithms.program import Generation, Progress, Sampling
+from algorithms.task import Task
 from certaindex.hedging import hedges
 from certaindex.stopping import parse_rule
 from tests.algorithms.conftest import boxed, fresh_groups
@@ -16,11 +17,13 @@ QUESTION, CLOSING = " Now: \\boxed{", "</think> \\boxed{"
 def make(max_tokens=100, **probing):
     probing = {"interval": 10, "question": QUESTION, "closing": CLOSING} | probing
     return DynasorCot(
-        "q",
-        "what?",
-        sampling=Sampling(max_tokens=max_tokens, temperature=0.7, seed=3),
-        extract=boxed,
-        groups=fresh_groups(),
+        Task(
+            "q",
+            "what?",
+            sampling=Sampling(max_tokens=max_tokens, temperature=0.7, seed=3),
+            extract=boxed,
+            groups=fresh_groups(),
+        ),
         probing=Probing(**probing),
     )
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from algorithms.program import Generation, Progress, Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.early_cut import EarlyCut
 from certaindex.groups import AnswerGroups, ExactEquivalence
 
@@ -15,12 +16,14 @@ CUT = EarlyCut(floor=-1.0, every=4)
 
 def make(samples=4, cut=CUT):
     return SelfConsistency(
-        "q",
-        "what?",
+        Task(
+            "q",
+            "what?",
+            sampling=Sampling(logprobs=True),
+            extract=lambda text: text or None,
+            groups=AnswerGroups(ExactEquivalence()),
+        ),
         samples=samples,
-        sampling=Sampling(logprobs=True),
-        extract=lambda text: text or None,
-        groups=AnswerGroups(ExactEquivalence()),
         cut=cut,
     )
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from algorithms.program import Generation, Progress, Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.answers import extract
 from certaindex.equivalence import AnswerGroups
 
@@ -19,12 +20,14 @@ class SameText:
 
 def make(samples=4, seed=None, **more):
     return SelfConsistency(
-        "q",
-        "what?",
+        Task(
+            "q",
+            "what?",
+            sampling=Sampling(seed=seed),
+            extract=lambda text: extract(text, "boxed"),
+            groups=AnswerGroups(SameText()),
+        ),
         samples=samples,
-        sampling=Sampling(seed=seed),
-        extract=lambda text: extract(text, "boxed"),
-        groups=AnswerGroups(SameText()),
         **more,
     )
 

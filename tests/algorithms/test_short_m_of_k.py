@@ -6,18 +6,15 @@ from hypothesis import strategies as st
 
 from algorithms.program import Sampling
 from algorithms.short_m_of_k import ShortMOfK
+from algorithms.task import Task
 from tests.algorithms.conftest import boxed, ended, fresh_groups
 
 
 def make(first=2, samples=4):
     return ShortMOfK(
-        "q",
-        "what?",
+        Task("q", "what?", sampling=Sampling(), extract=boxed, groups=fresh_groups()),
         first=first,
         samples=samples,
-        sampling=Sampling(),
-        extract=boxed,
-        groups=fresh_groups(),
     )
 
 

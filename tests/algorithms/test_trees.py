@@ -10,6 +10,7 @@ from algorithms.beam_search import BeamSearch
 from algorithms.mcts import Mcts
 from algorithms.program import Generation, Sampling
 from algorithms.rebase import Rebase, shares
+from algorithms.task import Task
 from algorithms.tree import Steps
 from tests.algorithms.conftest import boxed, fresh_groups
 
@@ -17,20 +18,18 @@ KINDS = ["beam", "dvts", "rebase", "rollouts", "values"]
 
 
 def make(kind, leaves=4, seed=None, **more):
+    task = Task("q", "what?", Sampling(seed=seed, max_tokens=100), boxed, fresh_groups())
     common = {
         "leaves": leaves,
         "steps": Steps(delimiter="\n", tokens=9, depth=more.pop("depth", 5)),
-        "sampling": Sampling(seed=seed, max_tokens=100),
-        "extract": boxed,
-        "groups": fresh_groups(),
     }
     if kind == "rebase":
-        return Rebase("q", "what?", **common, **more)
+        return Rebase(task, **common, **more)
     if kind in ("beam", "dvts"):
         more.setdefault("children", min(2, leaves))
-        return BeamSearch("q", "what?", diverse=kind == "dvts", **common, **more)
+        return BeamSearch(task, diverse=kind == "dvts", **common, **more)
     more.setdefault("children", 2)
-    return Mcts("q", "what?", rollouts=kind == "rollouts", **common, **more)
+    return Mcts(task, rollouts=kind == "rollouts", **common, **more)
 
 
 def said(request, text, reason="stop", tokens=5):

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies
 
 from algorithms.program import Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.answers import extract
 from certaindex.early_cut import EarlyCut
 from certaindex.equivalence import AnswerEquivalence
@@ -86,12 +87,14 @@ async def test_at_work_it_is_as_in_the_replay(seed):
     engine = ReplayEngine(rows)
     await engine.start()
     program = SelfConsistency(
-        "q",
-        "what?",
+        Task(
+            "q",
+            "what?",
+            sampling=Sampling(logprobs=True),
+            extract=lambda text: extract(text, "boxed"),
+            groups=AnswerGroups(ExactEquivalence()),
+        ),
         samples=len(rows),
-        sampling=Sampling(logprobs=True),
-        extract=lambda text: extract(text, "boxed"),
-        groups=AnswerGroups(ExactEquivalence()),
         cut=CUT,
     )
     outcome = await Runtime(engine, PerQuery(RULE, 1), in_order=bool(seed % 2)).solve(program)

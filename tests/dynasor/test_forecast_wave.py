@@ -4,6 +4,7 @@ import pytest
 
 from algorithms.program import Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import LiveQuery
@@ -15,12 +16,14 @@ RULE = parse_rule("certaindex:0.9,min=3")
 
 def query(name="q", samples=16):
     program = SelfConsistency(
-        name,
-        "?",
+        Task(
+            name,
+            "?",
+            sampling=Sampling(),
+            extract=lambda text: text,
+            groups=AnswerGroups(ExactEquivalence()),
+        ),
         samples=samples,
-        sampling=Sampling(),
-        extract=lambda text: text,
-        groups=AnswerGroups(ExactEquivalence()),
     )
     return LiveQuery(program)
 

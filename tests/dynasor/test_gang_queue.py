@@ -31,6 +31,7 @@ class Known:
     serial: int
     waiting: list = field(default_factory=list)
     running: list = field(default_factory=list)
+    idle_since: float | None = None
 
 
 class Reference:
@@ -40,11 +41,19 @@ class Reference:
         self.policy, self.clock, self.gangs = policy, clock, {}
         self.serials = itertools.count()
 
+    def forget(self):
+        lapsed = self.clock() - queue_module.LAPSE
+        idle = [(known.idle_since, name) for name, known in self.gangs.items()]
+        for name in [name for since, name in idle if since is not None and since < lapsed]:
+            del self.gangs[name]
+
     def add(self, item, gang, hints):
+        self.forget()
         name = f"request/{item}" if gang is None or self.policy.by_request else gang
         if name not in self.gangs:
             self.gangs[name] = Known(Gang(name, self.clock()), next(self.serials))
         known = self.gangs[name]
+        known.idle_since = None
         known.facts.take(hints, self.clock())
         known.waiting.append(item)
 
@@ -75,6 +84,8 @@ class Reference:
         known = self.of(item)
         (known.waiting if item in known.waiting else known.running).remove(item)
         known.facts.attained += served
+        if not known.waiting and not known.running:
+            known.idle_since = self.clock()
         if self.policy.by_request:
             del self.gangs[known.facts.id]
 
@@ -115,6 +126,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(gang=GANGS, hints=HINTS)
     def hint(self, gang, hints):
         self.queue.hint(gang, hints)
+        self.reference.forget()
         if gang in self.reference.gangs:
             self.reference.gangs[gang].facts.take(hints, self.clock())
 
@@ -163,6 +175,10 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.peek() == head
         assert list(self.queue) == order
         assert self.queue.peek() == head  # looking changes nothing
+        self.reference.forget()
+        assert all(
+            self.queue.facts(gang) is None for gang in set("abcdef") - {*self.reference.gangs}
+        )
         assert len(self.queue) == len(order)
         assert all(item in self.queue and self.queue.holds(item) for item in order)
         assert all(item not in self.queue and self.queue.holds(item) for item in self.running)
@@ -259,6 +275,36 @@ def test_a_gang_that_comes_back_keeps_its_age_until_it_is_forgotten(monkeypatch)
     queue.add("new", "a", "new")
     assert queue.facts("a").arrival == 5
     assert queue.peek() == "b"
+
+
+def test_who_uses_one_id_for_ever_does_not_keep_its_age():
+    queue, clock = filled(SmallestLast(), "", aging=Aging(10, 1))
+    for number in range(50):  # an answer is read for a while, then the next is asked for
+        queue.add(f"first{number}", "a", f"first{number}", Hints(tokens=9, deadline=1))
+        queue.end(f"first{number}", served=100)
+        clock.now += queue_module.LAPSE
+    assert queue.facts("a").arrival == 0
+    clock.now += 0.1
+    assert queue.facts("a") is None
+    queue.hint("a", Hints(tokens=7))  # too late, as for any gang that is not known
+    queue.add("again", "a", "again")
+    assert vars_of(queue.facts("a")) == vars_of(Gang("a", clock.now, waiting=1))
+    queue.add("b", "b", "b")
+    clock.now += 9
+    assert queue.take() == "b"  # a is not aged, and the policy prefers b
+    clock.now += 1
+    queue.add("c", "c", "c")
+    assert queue.take() == "again"
+
+
+def test_a_gang_with_a_member_lives_on():
+    queue, clock = filled(GangFcfs(), "aa")
+    assert queue.take() == "a0"
+    for member in ("a0", "a1"):
+        clock.now += 100 * queue_module.LAPSE
+        queue.reconsider()
+        assert queue.facts("a").arrival == 0
+        queue.end(member)
 
 
 def test_a_forgotten_gang_leaves_nothing_behind_that_its_namesake_could_inherit(monkeypatch):

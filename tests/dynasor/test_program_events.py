@@ -8,6 +8,7 @@ from algorithms.best_of_n import BestOfN
 from algorithms.dynasor_cot import DynasorCot, Probing
 from algorithms.program import Generation, Progress, Sampling
 from algorithms.short_m_of_k import ShortMOfK
+from algorithms.task import Task
 from certaindex.stopping import parse_rule
 from dynasor.allocator import GlobalBudget, PerQuery
 from dynasor.engines.base import Capacity
@@ -58,11 +59,13 @@ class ChainEngine:
 
 def chain(max_tokens=300):
     return DynasorCot(
-        "q",
-        "what?",
-        sampling=Sampling(max_tokens=max_tokens),
-        extract=boxed,
-        groups=fresh_groups(),
+        Task(
+            "q",
+            "what?",
+            sampling=Sampling(max_tokens=max_tokens),
+            extract=boxed,
+            groups=fresh_groups(),
+        ),
         probing=Probing(interval=10, question="\\boxed{", closing="</think>\\boxed{"),
     )
 
@@ -127,13 +130,9 @@ async def test_the_first_that_finish_answer_and_the_rest_is_cut():
     )
     await engine.start()
     program = ShortMOfK(
-        "q",
-        "what?",
+        Task("q", "what?", sampling=Sampling(), extract=boxed, groups=fresh_groups()),
         first=2,
         samples=4,
-        sampling=Sampling(),
-        extract=boxed,
-        groups=fresh_groups(),
     )
     outcome = await Runtime(engine, PerQuery(parse_rule("never"), wave=4)).solve(program)
     assert (outcome.reason, outcome.answer.value, outcome.samples) == ("complete", "1", 2)
@@ -143,7 +142,8 @@ async def test_the_first_that_finish_answer_and_the_rest_is_cut():
 
 def best_of(samples):
     return BestOfN(
-        "q", "what?", samples=samples, sampling=Sampling(), extract=boxed, groups=fresh_groups()
+        Task("q", "what?", sampling=Sampling(), extract=boxed, groups=fresh_groups()),
+        samples=samples,
     )
 
 
@@ -223,9 +223,7 @@ async def test_a_program_that_has_nothing_to_try_is_complete_and_does_not_hang()
             return []
 
     engine = await rewarded(["1"], lambda p, t: 0.5)
-    idle = Nothing(
-        "q", "what?", samples=1, sampling=Sampling(), extract=boxed, groups=fresh_groups()
-    )
+    idle = Nothing(Task("q", "what?", Sampling(), boxed, fresh_groups()), samples=1)
     runtime = Runtime(engine, PerQuery(parse_rule("never"), wave=1))
     outcome = await asyncio.wait_for(runtime.solve(idle), 5)
     assert outcome.reason == "complete"

@@ -3,12 +3,14 @@
 import asyncio
 from dataclasses import replace
 from math import log
+from threading import Event
 
 import numpy as np
 import pytest
 
 from algorithms.program import Generation, Progress, Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
@@ -72,10 +74,9 @@ class Noting:
 
 
 def program(name="q"):
-    return SelfConsistency(
-        name, "what?", samples=4, sampling=Sampling(), extract=lambda text: text,
-        groups=AnswerGroups(ExactEquivalence()),
-    )  # fmt: skip
+    groups = AnswerGroups(ExactEquivalence())
+    task = Task(name, "what?", Sampling(), lambda text: text, groups)
+    return SelfConsistency(task, samples=4)
 
 
 async def hints_of(ranker, question, forecast=True, engine=None):
@@ -109,6 +110,40 @@ async def test_without_a_rank_a_query_goes_on_as_ever(ranker, question):
     plain = await hints_of(None, None)
     assert [hints.rank for hints in told] == [None] * len(told)
     assert [hints.tokens for hints in told] == pytest.approx([hints.tokens for hints in plain])
+
+
+class Thinking:
+    """A ranker that takes until it is let go."""
+
+    name = "thinking"
+
+    def __init__(self):
+        self.asked, self.let_go = Event(), Event()
+
+    def score(self, prompts):
+        self.asked.set()
+        self.let_go.wait(60)
+        return np.zeros(len(prompts))
+
+
+@pytest.mark.parametrize("end", ["deadline", "shutdown"])
+async def test_a_query_can_be_ended_while_it_is_ranked(end):
+    engine, ranker = Noting(), Thinking()
+    scorer = LengthScorer(ranker, CALIBRATION, deadline=60)
+    runtime = Runtime(engine, PerQuery(RULE, 1), scorer=scorer)
+    deadline = 0.01 if end == "deadline" else None
+    solving = asyncio.create_task(runtime.solve(program(), deadline=deadline, question="x"))
+    try:
+        assert await asyncio.to_thread(ranker.asked.wait, 30)
+        if end == "shutdown":
+            runtime.conclude()
+        outcome = await asyncio.wait_for(solving, 30)  # and does not wait for its rank
+        assert not ranker.let_go.is_set()
+    finally:
+        ranker.let_go.set()
+        scorer.close()
+    assert (outcome.reason, outcome.answer.value, outcome.bill.output) == ("deadline", None, 0)
+    assert engine.hints == []
 
 
 async def test_what_runs_and_runs_makes_the_query_longer():

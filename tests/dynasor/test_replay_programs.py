@@ -9,6 +9,7 @@ from algorithms.dynasor_cot import DynasorCot, Probing
 from algorithms.program import Sampling
 from algorithms.self_consistency import SelfConsistency
 from algorithms.short_m_of_k import ShortMOfK
+from algorithms.task import Task
 from certaindex.stopping import parse_rule
 from dynasor.errors import DataError
 from dynasor.replay_programs import play
@@ -37,12 +38,12 @@ def common():
 
 
 def self_consistency(n):
-    return SelfConsistency("q", "", samples=n, sampling=Sampling(), **common())
+    return SelfConsistency(Task("q", "", sampling=Sampling(), **common()), samples=n)
 
 
 def test_in_step_the_short_ones_end_first_and_what_runs_is_billed_to_the_cut():
     rows = samples((30, "2", 1), (10, "1", 1), (20, "1", 1), (99, "2", 1))
-    program = ShortMOfK("q", "", first=2, samples=4, sampling=Sampling(), **common())
+    program = ShortMOfK(Task("q", "", sampling=Sampling(), **common()), first=2, samples=4)
     done = play(program, rows, NEVER, wave=4)
     assert (done.answer.value, done.samples) == ("1", 2)
     assert done.time == 20
@@ -59,12 +60,9 @@ def test_a_rule_stops_it_and_cuts_what_runs():
 def test_a_weak_trace_is_cut_where_its_group_falls():
     rows = samples((40, "1", 5), (40, "1", 5), (40, "2", 1))
     program = DeepConf(
-        "q",
-        "",
+        Task("q", "", sampling=Sampling(top_logprobs=5), **common()),
         samples=3,
-        sampling=Sampling(top_logprobs=5),
         confidence=Confidence(group=8, keep=0.5, warm_up=2, report_every=4),
-        **common(),
     )
     done = play(program, rows, NEVER, wave=3)
     assert done.tokens == 80 + 8, "two looks after it began, its first group is whole"
@@ -74,7 +72,7 @@ def test_a_weak_trace_is_cut_where_its_group_falls():
 def test_what_was_not_recorded_cannot_be_played():
     with pytest.raises(DataError, match="the trace has only 1 samples"):
         play(self_consistency(2), samples((1, "1", 1)), NEVER, wave=1)
-    chain = DynasorCot("q", "", sampling=Sampling(), probing=Probing(), **common())
+    chain = DynasorCot(Task("q", "", sampling=Sampling(), **common()), probing=Probing())
     with pytest.raises(DataError, match="only whole samples"):
         play(chain, samples((1, "1", 1)), NEVER, wave=1)
 

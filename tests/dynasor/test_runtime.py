@@ -6,6 +6,7 @@ import pytest
 
 from algorithms.program import Generation, Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.answers import extract
 from certaindex.equivalence import AnswerGroups
 from certaindex.stopping import parse_rule
@@ -24,12 +25,14 @@ class SameText:
 
 def program(name, samples=8):
     return SelfConsistency(
-        name,
-        "what?",
+        Task(
+            name,
+            "what?",
+            sampling=Sampling(),
+            extract=lambda text: extract(text, "boxed"),
+            groups=AnswerGroups(SameText()),
+        ),
         samples=samples,
-        sampling=Sampling(),
-        extract=lambda text: extract(text, "boxed"),
-        groups=AnswerGroups(SameText()),
     )
 
 

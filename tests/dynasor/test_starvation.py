@@ -65,7 +65,7 @@ class Life:
         self.note_rank(item)
 
     def note_rank(self, item):
-        self.ranks.setdefault(self.queue.gang_of(item).id, len(self.ranks))
+        self.ranks.setdefault(self.queue.gang_of(item), len(self.ranks))
 
     def promise(self):
         """Make a promise to every aged gang that waits."""
@@ -74,14 +74,14 @@ class Life:
             by_gang.setdefault(self.queue.gang_of(item), set()).add(item)
         for gang, members in by_gang.items():
             if self.now - gang.arrival >= PATIENCE:
-                self.promises.append(Promise(gang.id, self.ranks[gang.id], members))
+                self.promises.append(Promise(gang.id, self.ranks[gang], members))
 
     def take(self):
         if self.queue.peek() is None:
             return
         item = self.queue.take()
         self.running.append(item)
-        rank = self.ranks[self.queue.gang_of(item).id]
+        rank = self.ranks[self.queue.gang_of(item)]
         for promise in self.promises:
             promise.admissions += 1
             promise.of_older += rank < promise.rank

@@ -6,6 +6,7 @@ import pytest
 
 from algorithms.program import Generation, Progress, Request, Sampling
 from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
 from certaindex.answers import extract
 from certaindex.early_cut import EarlyCut
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
@@ -160,12 +161,14 @@ async def test_a_query_end_to_end(vllm_engine, easy_rows):
         right = 0
         for row in easy_rows[:5]:
             program = SelfConsistency(
-                row["id"],
-                ({"role": "user", "content": row["question"]},),
+                Task(
+                    row["id"],
+                    ({"role": "user", "content": row["question"]},),
+                    sampling=Sampling(max_tokens=400),
+                    extract=lambda text: extract(text, "boxed"),
+                    groups=AnswerGroups(equivalence),
+                ),
                 samples=16,
-                sampling=Sampling(max_tokens=400),
-                extract=lambda text: extract(text, "boxed"),
-                groups=AnswerGroups(equivalence),
             )
             outcome = await runtime.solve(program)
             right += outcome.answer.value == row["answer"]
@@ -271,13 +274,15 @@ async def test_progress_comes_every_so_many_tokens_with_their_likelihoods(vllm_e
 async def test_lost_samples_leave_the_engine_and_the_spared_one_answers(vllm_engine, easy_rows):
     for row in easy_rows[:3]:
         program = SelfConsistency(
-            f"cut/{row['id']}",
-            ({"role": "user", "content": row["question"]},),
+            Task(
+                f"cut/{row['id']}",
+                ({"role": "user", "content": row["question"]},),
+                sampling=Sampling(max_tokens=400, logprobs=True),
+                extract=lambda text: extract(text, "boxed"),
+                groups=AnswerGroups(ExactEquivalence()),
+            ),
             samples=4,
-            sampling=Sampling(max_tokens=400, logprobs=True),
-            extract=lambda text: extract(text, "boxed"),
-            groups=AnswerGroups(ExactEquivalence()),
-            cut=EarlyCut(floor=0.0, every=2),  # a likelihood is never above
+            cut=EarlyCut(floor=0.0, every=2),
         )
         runtime = Runtime(vllm_engine, PerQuery(parse_rule("fixed:4"), wave=4))
         outcome = await runtime.solve(program)
