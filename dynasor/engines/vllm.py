@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import AsyncGenerator, Iterable
@@ -111,18 +112,19 @@ class VLLMEngine:
             os.environ.setdefault(name, value)
         try:
             # In a thread: whoever serves meanwhile goes on serving.
-            self._engine = await asyncio.to_thread(self._load)
+            await asyncio.to_thread(self._load)
             self._gangs.connect(self._engine)
         except MissingExtra:
             raise
         except Exception as error:  # vLLM raises whatever its parts raise
             raise EngineError(f"vLLM cannot serve {self._model!r}: {one_line(error)}") from error
 
-    def _load(self) -> Any:
+    def _load(self) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
+        # Not returned: the future outlives the engine, which prints a traceback if it ends with Python.
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -257,8 +259,14 @@ class VLLMEngine:
         engine, self._engine = self._engine, None
         self._gangs.connect(None)
         if engine is not None:
-            # It waits for processes to end.
-            await asyncio.to_thread(engine.shutdown)
+            if self._running:
+                await engine.abort(list(self._running))
+            # It reports the end of the engine's process as an error.
+            if reader := getattr(engine, "output_handler", None):
+                reader.cancel()
+            await asyncio.to_thread(engine.shutdown)  # waits for processes to end
+            del engine
+            gc.collect()  # its parts know each other
 
 
 def is_installed(distribution: str) -> bool:
