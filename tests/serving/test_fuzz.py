@@ -6,7 +6,6 @@ from string import printable
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -117,6 +116,8 @@ def probe(operation):
 
 
 async def test_our_own_openapi_schema_finds_no_server_error(shared):
+    import schemathesis  # a second of imports, which not every worker need spend
+
     def run():
         schema = schemathesis.openapi.from_url(f"{shared.root}/openapi.json")
         for operation in schema.get_all_operations():
