@@ -31,7 +31,7 @@ SYSTEMS = {
 CLUSTER = Cluster(ReplicaSettings(StepTime(STEP), max_running=16))
 PROFILE = Profile(
     factors=(0.5, 1, 2, 4),
-    duration=60,
+    duration=36,
     warm_up=5,
     cool_down=5,
     patience=0,

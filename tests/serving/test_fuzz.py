@@ -91,7 +91,7 @@ HOSTILE = [
 @pytest.mark.parametrize("stream", [False, True])
 async def test_hostile_answers_hurt_nobody(stream):
     engine = ScriptedEngine(lambda request: HOSTILE[request.index % len(HOSTILE)])
-    async with running(engine) as server, server.http() as http:
+    async with running(engine, deadline=0.5) as server, server.http() as http:
         body = {"model": f"{MODEL}:self-consistency", "messages": QUESTION, "stream": stream}
         budget = {"samples": len(HOSTILE)}
         body["dynasor"] = {"budget": budget, "wave": 8, "stop": {"rule": f"fixed:{len(HOSTILE)}"}}
