@@ -22,9 +22,15 @@ TOGETHER = {
         "tests/dynasor/test_bench_online.py",
         "tests/dynasor/test_demo.py",
     ],
+    "rankers": [
+        "tests/dynasor/test_rank_training.py",
+        "tests/dynasor/test_rank_encoder.py",
+        "tests/dynasor/test_rank_blend.py",
+    ],
 }
-"""Files that run one after the other: those that share what vLLM takes long to import and start, and
-those that start engines in processes of their own. So at most two engines compute at a time."""
+"""Files that run one after the other on one worker: with vLLM in the worker's own process, with it in
+processes of commands, with transformers. Each takes long to import, and engines that start beside
+others take long to start; so at most two do at a time."""
 
 SCOPES = {file: scope for scope, files in TOGETHER.items() for file in files}
 
