@@ -14,6 +14,7 @@ from typing import NamedTuple
 import httpx
 
 from dynasor.embedded_model import path as embedded_model
+from dynasor.engines.vllm import IN_ENGINE
 
 START_TIMEOUT = 400.0  # a busy machine with two cores needs minutes
 ENVIRONMENT = {
@@ -30,6 +31,7 @@ FLAGS = [
     *("--dtype", "bfloat16"),
     *("--scheduler-cls", "dynasor.scheduling.vllm_scheduler.GangScheduler"),
     *("--additional-config", '{"dynasor": {"policy": "gang-srpt"}}'),
+    *("--distributed-executor-backend", IN_ENGINE),
 ]
 
 

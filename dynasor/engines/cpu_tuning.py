@@ -41,11 +41,13 @@ class CpuTuning:
         environment: variables that were set, name -> value.
         missing: libraries that were not found, with the command that installs them.
         dtype: in which the model computes.
+        tiny_model: whether the model is so small that one thread computes.
     """
 
     environment: dict[str, str]
     missing: tuple[str, ...]
     dtype: str
+    tiny_model: bool
 
     def line(self) -> str:
         """One line for the user."""
@@ -119,7 +121,7 @@ def tune(
     if "VLLM_CPU_KVCACHE_SPACE" not in env:
         wanted["VLLM_CPU_KVCACHE_SPACE"] = str(kv_gib or _free_share_gib())
     env.update(wanted)
-    return CpuTuning(wanted, tuple(missing), dtype)
+    return CpuTuning(wanted, tuple(missing), dtype, tiny_model)
 
 
 def has_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:

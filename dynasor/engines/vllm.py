@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 BLOCK_SIZE_CPU = 32
 """Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
+IN_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""Computes in the engine's process. vLLM takes another one for the model on CPU, to bind its threads."""
 _ERROR_LENGTH = 500
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -144,6 +146,9 @@ class VLLMEngine:
                 "enforce_eager": True,  # compiling takes longer than most runs on a CPU
                 "logits_processors": ["dynasor.engines.vllm_seed:SeededSampling"],
             }
+            if self.tuning and self.tuning.tiny_model:
+                # No threads to bind: a process less to start, and to wait for at every step.
+                arguments["distributed_executor_backend"] = IN_ENGINE
         return arguments
 
     async def submit(self, request: Request) -> AsyncGenerator[Event, None]:

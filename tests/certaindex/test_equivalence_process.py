@@ -21,22 +21,11 @@ from certaindex.equivalence_process import EquivalenceProcess, WorkerLost
 TOWER = r"9^{9^{9^9}}"
 HOSTILE = [
     TOWER,
-    "9**9**9**9",
     "9" * 1_000_000,
     "x+" * 500_000,
-    "x+" * 480 + "1",
     "{" * 900,
-    "(" * 450 + "x" + ")" * 450,
-    r"\frac{" * 150 + "x",
-    r"\sqrt{" * 140 + "x" + "}" * 140,
     "x" + "!" * 40,
-    "99999999" + "!" * 3,
-    r"\int_0^1 x^{x^x} dx",
     r"\sum_{n=1}^{999999999} \frac{1}{n^n}",
-    r"\prod_{n=1}^{99999999} n",
-    r"\lim_{x\to 0} \frac{\sin(\tan x)-\tan(\sin x)}{x^7}",
-    r"(x+y+z+w)^{5000}",
-    r"\binom{99999999}{4444444}",
     r"\frac{1}{0}",
     "__import__('os').system('touch HACKED')",
     "().__class__.__bases__[0].__subclasses__()",
@@ -46,23 +35,43 @@ HOSTILE = [
     "\ud800",
     '"\n{"new": "1"}\n',
     "true\ntrue\ntrue",
+    "1e999999999",
+]
+MORE_HOSTILE = [  # of the same kinds; each that runs into its deadline costs two workers
+    "9**9**9**9",
+    "x+" * 480 + "1",
+    "(" * 450 + "x" + ")" * 450,
+    r"\frac{" * 150 + "x",
+    r"\sqrt{" * 140 + "x" + "}" * 140,
+    "99999999" + "!" * 3,
+    r"\int_0^1 x^{x^x} dx",
+    r"\prod_{n=1}^{99999999} n",
+    r"\lim_{x\to 0} \frac{\sin(\tan x)-\tan(\sin x)}{x^7}",
+    r"(x+y+z+w)^{5000}",
+    r"\binom{99999999}{4444444}",
     "x^{" * 200 + "x" + "}" * 200,
     "\\begin{pmatrix}" + "1&" * 300 + "\\end{pmatrix}",
     ",".join(f"x^{{{i}}}" for i in range(100)),
     "\\left" * 180,
-    "1e999999999",
     "0." + "\\overline{" + "3" * 900 + "}",
 ]
 
 
-def test_hostile_answers_cost_bounded_time_and_the_next_call_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param(HOSTILE, id="some"),
+        pytest.param(HOSTILE + MORE_HOSTILE, id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_hostile_answers_cost_bounded_time_and_the_next_call_works(answers: list[str]) -> None:
     with AnswerEquivalence(deadline=0.5) as equivalence:
-        for answer in HOSTILE:
+        for answer in answers:
             assert equivalence.same(answer, answer)
             assert equivalence.same_as_any(answer, ["y+7", r"\sqrt{7}"]) is None
             equivalence.same(answer, TOWER)
         assert not Path("HACKED").exists()
-        assert equivalence.stats.timeouts + equivalence.stats.crashes < len(HOSTILE)
+        assert equivalence.stats.timeouts + equivalence.stats.crashes < len(answers)
     with AnswerEquivalence(deadline=20.0) as equivalence:
         assert not equivalence.same("9" * 1_000_000, "8" * 1_000_000)
         assert equivalence.same(r"\sqrt{8}", r"2\sqrt{2}")

@@ -1,15 +1,46 @@
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
 
+from dynasor.cli import main
 from dynasor.config import SchedulerConfig
 from dynasor.embedded_model import path as embedded_model
 from dynasor.embedded_model import test_suite as suite_file
 from tests.vllm_server import VLLMServer, serve
+
+
+class Ended(NamedTuple):
+    """What `subprocess.run` tells of a command, of one that ran in this process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """The command line in this process: all of it but the second that a process takes to import."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["dynasor", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+            assert isinstance(code, int), code
+        else:
+            code = 0
+        return Ended(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -41,15 +72,16 @@ async def vllm_engine() -> AsyncIterator[Any]:
         str(embedded_model()), max_running=16, kv_gib=1, scheduler=SchedulerConfig()
     )
     await engine.start()
-    yield engine
-    await engine.close()
+    # What was set was for its processes, which have it; commands that tests start must not.
     os.environ.clear()
     os.environ.update(before)
+    yield engine
+    await engine.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
-    """One server for all tests of a session."""
+    """One server for all tests of a file."""
     pytest.importorskip("vllm")
     with serve(tmp_path_factory.mktemp("vllm") / "log.txt") as server:
         yield server

@@ -22,7 +22,7 @@ SHORT = [
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "dynasor.cli", "bench", "online", *map(str, arguments)]
+    return [sys.executable, "-m", "dynasor.cli", *map(str, arguments)]
 
 
 def dynasor(*arguments):
@@ -49,15 +49,11 @@ def suite(tmp_path):
     return path
 
 
-async def against(server, suite, out, *more):
+async def against(run, server, suite, out, *more):
+    """Run the benchmark on a server of this event loop, which therefore must not wait for it."""
     arguments = ("--suite", suite, "--engine", "openai", "--base-url", server.url)
-    process = await asyncio.create_subprocess_exec(
-        *command(*arguments, "--out", out, *SHORT, *more),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    return process.returncode, output.decode(), errors.decode()
+    ended = await asyncio.to_thread(run, "bench", "online", *arguments, "--out", out, *SHORT, *more)
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -90,8 +86,8 @@ async def against(server, suite, out, *more):
         (["--engine", "replay"], "--engine replay"),
     ],
 )
-def test_wrong_input_is_one_clear_line(arguments, message, tmp_path):
-    result = dynasor(*arguments, "--out", tmp_path)
+def test_wrong_input_is_one_clear_line(run_here, arguments, message, tmp_path):
+    result = run_here("bench", "online", *arguments, "--out", tmp_path)
     assert result.returncode == 2
     (line,) = [text for text in result.stderr.splitlines() if text.startswith("dynasor: ")]
     assert message in line
@@ -99,29 +95,27 @@ def test_wrong_input_is_one_clear_line(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_suite_is_refused(tmp_path):
+def test_an_empty_suite_is_refused(run_here, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
-    result = dynasor("--suite", tmp_path / "empty.jsonl")
+    result = run_here("bench", "online", "--suite", tmp_path / "empty.jsonl")
     assert result.returncode == 2
     assert "holds no questions" in result.stderr
 
 
-def test_bench_and_bench_online_have_help_of_their_own():
-    assert "--slo-scale" in dynasor("--help").stdout
-    offline = subprocess.run(
-        [sys.executable, "-m", "dynasor.cli", "bench", "--help"], capture_output=True, text=True
-    )
+def test_bench_and_bench_online_have_help_of_their_own(run_here):
+    assert "--slo-scale" in run_here("bench", "online", "--help").stdout
+    offline = run_here("bench", "--help")
     assert "--no-baseline" in offline.stdout
     assert "--slo-scale" not in offline.stdout
 
 
-async def test_json_has_the_promised_shape_and_the_folder_the_rest(suite, tmp_path):
+async def test_json_has_the_promised_shape_and_the_folder_the_rest(run_here, suite, tmp_path):
     out = tmp_path / "run"
     async with ScriptedServer(default=answer) as server:
-        code, output, errors = await against(server, suite, out, "--chats", "0.3")
+        code, output, errors = await against(dynasor, server, suite, out, "--chats", "0.3")
         assert code == 0, errors
         asked = len(server.exchanges)
-        again = await against(server, suite, out, "--chats", "0.3")
+        again = await against(run_here, server, suite, out, "--chats", "0.3")
         assert len(server.exchanges) == asked, "what has been run is not run again"
     assert "Traceback" not in errors
     report = json.loads(output)
@@ -156,18 +150,19 @@ async def test_json_has_the_promised_shape_and_the_folder_the_rest(suite, tmp_pa
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
-async def test_another_benchmark_in_the_folder_is_refused(suite, tmp_path):
+async def test_another_benchmark_in_the_folder_is_refused(run_here, suite, tmp_path):
+    out = tmp_path / "run"
     async with ScriptedServer(default=answer) as server:
-        assert (await against(server, suite, tmp_path / "run"))[0] == 0
-        code, _, errors = await against(server, suite, tmp_path / "run", "--traffic", "gamma:2")
+        assert (await against(run_here, server, suite, out))[0] == 0
+        code, _, errors = await against(run_here, server, suite, out, "--traffic", "gamma:2")
     assert code == 2
     assert "holds a run with other settings (traffic: 'poisson' there" in errors
 
 
-async def test_an_engine_that_fails_queries_makes_the_exit_code_1(suite, tmp_path):
+async def test_an_engine_that_fails_queries_makes_the_exit_code_1(run_here, suite, tmp_path):
     async with ScriptedServer(default=answer) as server:
         kept = tmp_path / "run" / "completions.jsonl"
-        run = asyncio.create_task(against(server, suite, tmp_path / "run"))
+        run = asyncio.create_task(against(run_here, server, suite, tmp_path / "run"))
         while not kept.exists() or not kept.read_bytes():
             await asyncio.sleep(0.02)
             assert not run.done(), run.result()
@@ -178,12 +173,12 @@ async def test_an_engine_that_fails_queries_makes_the_exit_code_1(suite, tmp_pat
     assert "the engine failed" in errors
 
 
-async def test_ctrl_c_keeps_what_was_answered(suite, tmp_path):
+async def test_ctrl_c_keeps_what_was_answered(run_here, suite, tmp_path):
     out = tmp_path / "run"
     async with ScriptedServer(default=answer) as server:
         process = await asyncio.create_subprocess_exec(
-            *command("--suite", suite, "--engine", "openai", "--base-url", server.url),
-            *("--out", str(out), *SHORT),
+            *command("bench", "online", "--suite", suite, "--engine", "openai"),
+            *("--base-url", server.url, "--out", str(out), *SHORT),
             stderr=asyncio.subprocess.PIPE,
             # A shell starts its background jobs with Ctrl-C ignored, and the tests may be one.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -198,7 +193,7 @@ async def test_ctrl_c_keeps_what_was_answered(suite, tmp_path):
         assert b"vanilla" in errors
         assert json.loads((out / "online.json").read_text())["systems"]
         kept = (out / "points.jsonl").read_bytes()
-        code, _, errors = await against(server, suite, out)
+        code, _, errors = await against(run_here, server, suite, out)
     assert code == 0, errors
     assert "going on after" in errors
     assert (out / "points.jsonl").read_bytes().startswith(kept)
@@ -211,14 +206,18 @@ LIVE = [
 
 
 @pytest.mark.timeout(600)
-def test_on_the_real_engine_it_compares_ours_with_vanilla(tmp_path):
+# The first has vanilla's scheduler, so that one engine serves both; `ours` needs a second one.
+@pytest.mark.parametrize("name", ["stop-only", pytest.param("ours", marks=pytest.mark.slow)])
+def test_on_the_real_engine_it_compares_ours_with_vanilla(tmp_path, name):
     pytest.importorskip("vllm")
-    result = dynasor(*LIVE, "--out", tmp_path)
+    systems = ("--system", "vanilla", "--system", name)
+    result = dynasor("bench", "online", *LIVE, *systems, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
-    vanilla, ours = report["systems"]
-    assert ours["tokens"] < vanilla["tokens"]
-    for system in (vanilla, ours):
+    vanilla, other = report["systems"]
+    assert (vanilla["name"], other["name"]) == ("vanilla", name)
+    assert other["tokens"] < vanilla["tokens"]
+    for system in (vanilla, other):
         assert system["rates"][0]["rate"] == 0.5
         assert all(row["queries"] > 0 for row in system["rates"])
         assert all(row["preemptions"] == 0 for row in system["rates"])
@@ -232,7 +231,9 @@ def test_on_the_real_engine_it_compares_ours_with_vanilla(tmp_path):
 def test_an_engine_that_dies_leaves_one_line_and_the_results(tmp_path):
     pytest.importorskip("vllm")
     process = subprocess.Popen(
-        command(*LIVE, "--system", "vanilla", "--duration", "60", "--out", tmp_path),
+        command(
+            "bench", "online", *LIVE, "--system", "vanilla", "--duration", "60", "--out", tmp_path
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

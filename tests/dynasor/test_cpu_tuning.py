@@ -14,6 +14,8 @@ def test_a_tiny_model_computes_in_one_thread():
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert "1 thread for a tiny model" in tuning.line()
+    assert tuning.tiny_model
+    assert not tune(SMALL, {}).tiny_model
 
 
 def test_threads_are_bound_unless_the_cores_are_busy(monkeypatch):

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -138,17 +136,17 @@ def test_a_file_that_says_nothing_of_cutting_cuts_nothing(tmp_path):
     assert EarlyCut.of(read_evidence(tmp_path / "old.json")) is None
 
 
-def test_replay_counts_the_tokens_until_the_cut(tmp_path):
+def test_replay_counts_the_tokens_until_the_cut(run_here, tmp_path):
     trace, file = tmp_path / "samples.jsonl", tmp_path / "evidence.json"
     writer = TraceWriter(trace)
     for sample in stumbling():
         writer.write(sample)
     writer.close()
-    done = dynasor("evidence", trace, "--out", file)
+    done = run_here("evidence", trace, "--out", file)
     assert "below" in done.stdout, done.stderr
     arguments = ("replay", trace, "--rule", "fixed:8", "--orders", 5, "--evidence", file, "--json")
     cut, whole = (
-        json.loads(dynasor(*arguments, *more).stdout)["rules"][0]
+        json.loads(run_here(*arguments, *more).stdout)["rules"][0]
         for more in ((), ("--no-early-cut",))
     )
     assert whole["tokens"] == 8 * 40
@@ -157,23 +155,13 @@ def test_replay_counts_the_tokens_until_the_cut(tmp_path):
     assert cut["samples"] == 8
 
 
-def dynasor(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "dynasor.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_the_command_learns_and_replay_uses_it(tmp_path):
+def test_the_command_learns_and_replay_uses_it(run_here, tmp_path):
     trace, file = tmp_path / "samples.jsonl", tmp_path / "evidence.json"
     writer = TraceWriter(trace)
     for sample in samples(40):
         writer.write(sample)
     writer.close()
-    done = dynasor("evidence", trace, "--out", file, "--json")
+    done = run_here("evidence", trace, "--out", file, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["separation"] > 0.95
@@ -181,13 +169,13 @@ def test_the_command_learns_and_replay_uses_it(tmp_path):
     assert learned.samples == 320
     assert told["evidence"]["slope"] == learned.slope
     rules = ("--rule", "evidence:2", "--orders", 20, "--json")
-    plain = json.loads(dynasor("replay", trace, *rules).stdout)["rules"][0]
-    weighed = json.loads(dynasor("replay", trace, *rules, "--evidence", file).stdout)["rules"][0]
+    plain = json.loads(run_here("replay", trace, *rules).stdout)["rules"][0]
+    weighed = json.loads(run_here("replay", trace, *rules, "--evidence", file).stdout)["rules"][0]
     assert weighed["tokens"] < 0.9 * plain["tokens"]
     assert weighed["accuracy"] >= plain["accuracy"] - 0.02
 
 
-def test_bad_input_is_told_in_a_line(tmp_path):
+def test_bad_input_is_told_in_a_line(run_here, tmp_path):
     trace = tmp_path / "samples.jsonl"
     writer = TraceWriter(trace)
     writer.write(TraceSample("q", 0, 5, answer="1", gold="1"))
@@ -202,6 +190,6 @@ def test_bad_input_is_told_in_a_line(tmp_path):
             "needs algorithm.evidence",
         ),
     ):
-        done = dynasor(*arguments)
+        done = run_here(*arguments)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)
         assert said in done.stderr

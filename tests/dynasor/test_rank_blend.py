@@ -1,6 +1,5 @@
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from dynasor.ranking.blend import BlendRanker
 from dynasor.ranking.encoder import EncoderRanker, EncoderSettings, build_encoder
 from dynasor.ranking.length_calibration import LengthCalibration
 from dynasor.ranking.model_folder import SHIPPED, load_ranker, write_card
+from tests.dynasor.conftest import Ended
 from tests.dynasor.tiny_backbone import save_tiny_backbone, save_tiny_data
 
 PROMPTS = ["hi", "write an essay about cats", "list dogs now", "hi name now cats", "explain cats"]
@@ -80,27 +80,20 @@ def test_a_damaged_card_is_one_clear_error(members: object, says: str, tmp_path:
         load_ranker(tmp_path)
 
 
-def test_the_command_blends_and_judges(encoder: str, tmp_path: Path) -> None:
+def test_the_command_blends_and_judges(
+    run_here: Callable[..., Ended], encoder: str, tmp_path: Path
+) -> None:
     data = save_tiny_data(tmp_path / "data")
-    words = [
-        "rank",
-        "blend",
-        str(data),
-        "--member",
-        "prompt-length",
-        "--out",
-        str(tmp_path / "both"),
-    ]
-    command = [sys.executable, "-m", "dynasor.cli", *words]
-    alone = subprocess.run(command, capture_output=True, text=True, check=False)
+    out = tmp_path / "both"
+    command = ["rank", "blend", data, "--member", "prompt-length", "--out", out]
+    alone = run_here(*command)
     assert (alone.returncode, "at least two" in alone.stderr) == (2, True)
-    command += ["--member", encoder, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_here(*command, "--member", encoder, "--json")
     assert done.returncode == 0, done.stderr
     card = json.loads(done.stdout)
     assert card["metrics"]["test"]["n"] == 30
-    fitted = LengthCalibration.load(tmp_path / "both" / "calibration.json")
-    assert np.isfinite(fitted.quantile(load_ranker(tmp_path / "both").score(PROMPTS), 0.5)).all()
+    fitted = LengthCalibration.load(out / "calibration.json")
+    assert np.isfinite(fitted.quantile(load_ranker(out).score(PROMPTS), 0.5)).all()
 
 
 def test_the_rankers_that_ship_know_an_essay_from_a_greeting() -> None:

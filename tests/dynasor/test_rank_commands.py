@@ -30,6 +30,18 @@ def refused(*arguments):
     return str(caught.value)
 
 
+@pytest.fixture
+def rank(run_here):
+    """What a command prints, in this process."""
+
+    def run(*arguments, code=0):
+        found = run_here("rank", *arguments)
+        assert found.returncode == code, found.stderr
+        return found.stdout if code == 0 else found.stderr
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Built from a trace by the command; the longer the question, the longer its answers."""
@@ -57,8 +69,8 @@ def data(tmp_path_factory):
     return folder / "data"
 
 
-def test_eval_prints_one_object(data):
-    found = json.loads(dynasor("eval", data, "--model", "prompt-length", "--json", "--draws", 20))
+def test_eval_prints_one_object(rank, data):
+    found = json.loads(rank("eval", data, "--model", "prompt-length", "--json", "--draws", 20))
     needed = {"n", "tau", "spearman", "ndcg", "latency_ratio_to_fcfs", "latency_ratio_to_oracle"}
     assert needed <= set(found)
     assert found["n"] == json.loads((data / "card.json").read_text())["examples"]["test"]
@@ -68,14 +80,14 @@ def test_eval_prints_one_object(data):
     assert low < found["tau"] < high
 
 
-def test_train_cheap_eval_and_score(data, tmp_path):
+def test_train_cheap_eval_and_score(rank, data, tmp_path):
     pytest.importorskip("lightgbm")
     out = tmp_path / "model"
     made = json.loads(
-        dynasor("train-cheap", data, "--out", out, "--rounds", 60, "--name", "mine", "--json")
+        rank("train-cheap", data, "--out", out, "--rounds", 60, "--name", "mine", "--json")
     )
     assert made["validation_tau"] > 0.5
-    table = dynasor("eval", data, "--model", "prompt-length", "--model", out, "--draws", 10)
+    table = rank("eval", data, "--model", "prompt-length", "--model", out, "--draws", 10)
     assert "Kendall's tau" in table
     assert "more than the first" in table
     prompts = "owl\n\n" + "owl " * 40 + "\n" + "x" * 1_000_000 + "\n"
@@ -85,15 +97,15 @@ def test_train_cheap_eval_and_score(data, tmp_path):
     assert "is there already" in refused("train-cheap", data, "--out", out)
 
 
-def test_score_reads_lines_and_json(tmp_path):
+def test_score_reads_lines_and_json(rank, tmp_path):
     rows = [{"prompt": "hello"}, {"prompt": [{"role": "user", "content": "hello"}]}, {"prompt": ""}]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = dynasor("score", tmp_path / "p.jsonl", "--model", "prompt-length", "--json")
+    out = rank("score", tmp_path / "p.jsonl", "--model", "prompt-length", "--json")
     found = [json.loads(line) for line in out.splitlines()]
     assert [row["line"] for row in found] == [1, 2, 3]
     assert found[0]["score"] == found[1]["score"] > found[2]["score"] == 0
     (tmp_path / "p.txt").write_text('{"prompt": "hello"}\n')
-    (line,) = dynasor("score", tmp_path / "p.txt", "--model", "prompt-length").split()
+    (line,) = rank("score", tmp_path / "p.txt", "--model", "prompt-length").split()
     assert float(line) > found[0]["score"]  # a text of its own, not JSON
     (tmp_path / "q.jsonl").write_text("{}")
     error = refused("score", tmp_path / "q.jsonl", "--model", "prompt-length")
@@ -119,18 +131,18 @@ def test_wrong_input_is_one_line(data, tmp_path, monkeypatch, arguments, says):
     assert len(error.splitlines()) == 1
 
 
-def test_data_without_lengths_and_with_equal_lengths(tmp_path):
+def test_data_without_lengths_and_with_equal_lengths(rank, tmp_path):
     line = {"prompt": "a", "conversation": "c"}
     (tmp_path / "none.jsonl").write_text(json.dumps(line) + "\n")
     error = refused("eval", tmp_path / "none.jsonl", "--model", "prompt-length")
     assert "line 1: field 'tokens' is missing" in error
     (tmp_path / "same.jsonl").write_text((json.dumps(line | {"tokens": 7}) + "\n") * 3)
-    error = dynasor("eval", tmp_path / "same.jsonl", "--model", "prompt-length", code=2)
+    error = rank("eval", tmp_path / "same.jsonl", "--model", "prompt-length", code=2)
     assert error.strip().endswith("there is no order to predict; give other data")
     assert len(error.strip().splitlines()) == 1
 
 
-def test_sharegpt_style_file_that_is_cut_off(tmp_path):
+def test_sharegpt_style_file_that_is_cut_off(rank, tmp_path):
     pytest.importorskip("bpe_openai")
     turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello there, friend."}] * 2
     rows = [
@@ -139,9 +151,7 @@ def test_sharegpt_style_file_that_is_cut_off(tmp_path):
     ]
     (tmp_path / "s.json").write_text(json.dumps(rows, indent=1)[:-60])
     card = json.loads(
-        dynasor(
-            "build-data", tmp_path / "s.json", "--later-turns", "--out", tmp_path / "d", "--json"
-        )
+        rank("build-data", tmp_path / "s.json", "--later-turns", "--out", tmp_path / "d", "--json")
     )
     assert sum(card["examples"].values()) == 16
     assert sum(card["first_turns"].values()) == 8

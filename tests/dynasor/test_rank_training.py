@@ -1,9 +1,9 @@
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from dynasor.ranking.model_folder import load_ranker
 from dynasor.ranking.train_ranker import RankerTraining, read_ranker_data
 from dynasor.ranking.training import TrainingPlan
 from dynasor.ranking.training_lists import TrainingLists
+from tests.dynasor.conftest import Ended
 from tests.dynasor.tiny_backbone import save_tiny_backbone, save_tiny_data
 
 
@@ -187,7 +188,7 @@ def test_an_epoch_has_each_example_once_in_lists_of_like_lengths(
 def command(folders: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     data, backbone = folders
     return [
-        sys.executable, "-m", "dynasor.cli", "rank", "train", str(data), "--out", str(out),
+        "rank", "train", str(data), "--out", str(out),
         "--backbone", str(backbone), "--window", "32", "--rate", "0.01", "--list-size", "16",
         "--threads", "1", "--patience", "1000", *more,
     ]  # fmt: skip
@@ -196,7 +197,8 @@ def command(folders: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 def test_the_command_survives_kill_9_and_ctrl_c(folders: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     state = out / "training" / "state.pt"
-    long = command(folders, out, "--epochs", "400", "--json")
+    words = command(folders, out, "--epochs", "400", "--json")
+    long = [sys.executable, "-m", "dynasor.cli", *words]
     with subprocess.Popen(long, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as killed:
         _wait_for(state)
         killed.send_signal(signal.SIGKILL)
@@ -217,12 +219,13 @@ def test_the_command_survives_kill_9_and_ctrl_c(folders: tuple[Path, Path], tmp_
 
 
 def test_the_command_trains_and_shows_what_came_of_it(
-    folders: tuple[Path, Path], tmp_path: Path
+    run_here: Callable[..., Ended],
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = subprocess.run(
-        command(folders, tmp_path / "out", "--epochs", "2"),
-        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "120"},
-    )  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "120")
+    done = run_here(*command(folders, tmp_path / "out", "--epochs", "2"))
     assert done.returncode == 0, done.stderr
     assert "Kendall's tau" in done.stdout
     assert "held-out" in done.stdout

@@ -1,8 +1,6 @@
 """The online benchmark in virtual time."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -33,7 +31,7 @@ SYSTEMS = {
 CLUSTER = Cluster(ReplicaSettings(StepTime(STEP), max_running=16))
 PROFILE = Profile(
     factors=(0.5, 1, 2, 4),
-    duration=60,
+    duration=36,
     warm_up=5,
     cool_down=5,
     patience=0,
@@ -184,16 +182,15 @@ def test_the_simulator_has_neither_prompts_nor_priorities():
     }
 
 
-def test_the_command_runs_in_virtual_time(tmp_path):
+def test_the_command_runs_in_virtual_time(run_here, tmp_path):
     traces, calibration = tmp_path / "traces.jsonl", tmp_path / "engine.json"
     with TraceWriter(traces) as writer:
         for sample in rows():
             writer.write(sample)
     Calibration("m", "h", StepTime(STEP), 100, 0.0, 16, 8192, 10_000, 16).write(calibration)
-    result = subprocess.run(
-        [sys.executable, "-m", "dynasor.cli", "bench", "online", "--simulated", str(calibration),
-         "--traces", str(traces), "-n", str(SAMPLES), "--out", str(tmp_path / "out"), "--json"],
-        capture_output=True, text=True, timeout=240,
+    result = run_here(
+        "bench", "online", "--simulated", calibration, "--traces", traces, "-n", SAMPLES,
+        "--out", tmp_path / "out", "--json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
@@ -201,7 +198,7 @@ def test_the_command_runs_in_virtual_time(tmp_path):
     assert report["rate_ratio"] > 1.3
 
 
-def test_deadlines_by_question_are_asked_of_each_question(tmp_path):
+def test_deadlines_by_question_are_asked_of_each_question(run_here, tmp_path):
     # One file's samples are twice as long as the other's: so is what its users wait for alone.
     calibration = tmp_path / "engine.json"
     Calibration("m", "h", StepTime(STEP), 100, 0.0, 16, 8192, 10_000, 16).write(calibration)
@@ -211,11 +208,9 @@ def test_deadlines_by_question_are_asked_of_each_question(tmp_path):
         with TraceWriter(tmp_path / f"{name}.jsonl") as writer:
             for sample in rows():
                 writer.write(replace(sample, tokens=tokens))
-    result = subprocess.run(
-        [sys.executable, "-m", "dynasor.cli", "bench", "online", "--simulated", str(calibration),
-         *traces, "--slo-class", "question", "-n", str(SAMPLES), "--system", "vanilla",
-         "--rates", "0.5", "--out", str(tmp_path / "out"), "--json"],
-        capture_output=True, text=True, timeout=240,
+    result = run_here(
+        "bench", "online", "--simulated", calibration, *traces, "--slo-class", "question",
+        "-n", SAMPLES, "--system", "vanilla", "--rates", "0.5", "--out", tmp_path / "out", "--json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     unloaded = json.loads(result.stdout)["unloaded"]
@@ -254,7 +249,7 @@ async def test_who_weighs_pays_for_log_probabilities(system):
         assert times[1] > 1.5 * times[0]
 
 
-def test_recorded_likelihoods_are_weighed_by_a_file_that_is_given(tmp_path):
+def test_recorded_likelihoods_are_weighed_by_a_file_that_is_given(run_here, tmp_path):
     traces, calibration = tmp_path / "traces.jsonl", tmp_path / "engine.json"
     with TraceWriter(traces) as writer:
         for sample in rows():
@@ -264,13 +259,12 @@ def test_recorded_likelihoods_are_weighed_by_a_file_that_is_given(tmp_path):
     evidence.write_text(Evidence(-1.5, 1.0, 5.0, 0.0, 100).to_json())
 
     def tokens(*more):
-        result = subprocess.run(
-            [sys.executable, "-m", "dynasor.cli", "bench", "online", "--simulated",
-             str(calibration), "--traces", str(traces), "-n", str(SAMPLES), "--rates", "0.5",
-             "--system", "+wave", "--out", str(tmp_path / f"out{len(more)}"), "--json", *more],
-            capture_output=True, text=True, timeout=240,
+        result = run_here(
+            "bench", "online", "--simulated", calibration, "--traces", traces, "-n", SAMPLES,
+            "--rates", "0.5", "--system", "+wave", "--out", tmp_path / f"out{len(more)}", "--json",
+            *more,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)["systems"][0]["tokens"]
 
-    assert tokens("--evidence", str(evidence)) < 0.8 * tokens()
+    assert tokens("--evidence", evidence) < 0.8 * tokens()

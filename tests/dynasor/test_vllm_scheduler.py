@@ -2,13 +2,15 @@
 
 import gc
 import os
+from importlib.util import find_spec
 
 import pytest
 
 from dynasor.embedded_model import path as embedded_model
 from dynasor.errors import ConfigError
 
-pytest.importorskip("vllm")
+# Not by importing it: every worker collects this file, and one runs it.
+pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
 GANG = "dynasor.scheduling.vllm_scheduler.GangScheduler"
 COUNTING = "dynasor.scheduling.vllm_steps.CountingScheduler"
@@ -127,25 +129,57 @@ def test_vllms_own_order_interleaves_queries_and_ours_does_not(start):
     assert ours.scheduler.kv_cache_manager.usage == 0
 
 
-def test_the_gang_with_the_least_left_goes_first_and_the_next_fills_the_gaps(start):
-    engine = start(settings={"policy": "gang-srpt"}, slots=5)
+@pytest.fixture(scope="module")
+def engine_srpt():
+    engine = Engine(settings={"policy": "gang-srpt"}, slots=6)
+    yield engine
+    engine.close()
+    gc.collect()
+
+
+@pytest.fixture
+def srpt(engine_srpt):
+    """One engine for tests that leave nothing in it."""
+    engine_srpt.started.clear()
+    engine_srpt.finished.clear()
+    yield engine_srpt
+    assert engine_srpt.scheduler.requests == {}
+
+
+def test_the_gang_with_the_least_left_goes_first_and_the_next_fills_the_gaps(srpt):
     left = {"A": 400, "B": 30, "C": 90}
-    interleaved(engine, "ABC", extra=lambda gang: {"gang_tokens": left[gang]})
-    engine.step()
-    assert engine.running() == ["B0", "B1", "B2", "B3", "C0"]
-    engine.drain()
-    assert engine.started == [f"{gang}{index}" for gang in "BCA" for index in range(4)]
+    interleaved(srpt, "ABC", extra=lambda gang: {"gang_tokens": left[gang]})
+    srpt.step()
+    assert srpt.running() == ["B0", "B1", "B2", "B3", "C0", "C1"]
+    srpt.drain()
+    assert srpt.started == [f"{gang}{index}" for gang in "BCA" for index in range(4)]
 
 
-def test_news_of_a_gang_reorder_what_waits(start):
-    engine = start(settings={"policy": "gang-srpt"}, slots=2)
-    interleaved(engine, "ABC", members=2, extra=lambda gang: {"gang_tokens": 100})
-    engine.step()
-    assert engine.running() == ["A0", "A1"]
-    engine.core.gang_call("hints", {"news": {"C": {"gang_tokens": 5}, "unknown": {}}})
-    assert engine.core.gang_call("order", {}) == ["C", "C", "B", "B"]
-    engine.drain()
-    assert engine.started == ["A0", "A1", "C0", "C1", "B0", "B1"]
+def test_news_of_a_gang_reorder_what_waits(srpt):
+    interleaved(srpt, "DEF", members=6, extra=lambda gang: {"gang_tokens": 100})
+    srpt.step()
+    assert srpt.running() == [f"D{index}" for index in range(6)]
+    srpt.core.gang_call("hints", {"news": {"F": {"gang_tokens": 5}, "unknown": {}}})
+    assert srpt.core.gang_call("order", {}) == ["F"] * 6 + ["E"] * 6
+    srpt.drain()
+    assert srpt.started == [f"{gang}{index}" for gang in "DFE" for index in range(6)]
+
+
+def test_stopped_queries_leave_within_two_steps_and_free_their_memory(srpt):
+    interleaved(srpt, "GH", tokens=200)
+    for _ in range(20):
+        srpt.step()
+    assert srpt.running() == ["G0", "G1", "G2", "G3", "H0", "H1"]
+    srpt.engine.abort_request([f"G{index}" for index in range(4)])
+    for _ in range(2):
+        srpt.step()
+    assert srpt.running() == ["H0", "H1", "H2", "H3"]
+    assert not any(_short(name).startswith("G") for name in srpt.scheduler.requests)
+    srpt.engine.abort_request([f"H{index}" for index in range(4)])
+    for _ in range(2):
+        srpt.step()
+    assert srpt.scheduler.requests == {}
+    assert srpt.scheduler.kv_cache_manager.usage == 0
 
 
 @pytest.mark.parametrize(
@@ -178,10 +212,10 @@ def start_once():
     gc.collect()
 
 
-def under_pressure(start, scheduler, **settings):
+def under_pressure(scheduler, **settings):
     """Six requests that do not fit in the cache together: who was preempted, and the counters."""
     settings = {"policy": "gang-fcfs"} | settings
-    engine = start(scheduler, settings, slots=6, num_gpu_blocks_override=20)
+    engine = Engine(scheduler, settings, slots=6, num_gpu_blocks_override=20)
     victims = []
     original = engine.scheduler._preempt_request
 
@@ -198,39 +232,27 @@ def under_pressure(start, scheduler, **settings):
     assert counters["preemptions"] == len(victims)
     assert counters["kv_now"] == 0
     engine.close()
+    gc.collect()
     return victims, counters
 
 
-def test_memory_takes_whole_gangs_and_everyone_finishes(start):
-    theirs, _ = under_pressure(start, COUNTING)
+@pytest.fixture(scope="module")
+def eager():
+    """Under pressure by gangs, but without foresight."""
+    return under_pressure(GANG, fit_memory=False)
+
+
+def test_memory_takes_whole_gangs_and_everyone_finishes(eager):
+    theirs, _ = under_pressure(COUNTING)
     assert {name[0] for name in theirs[:2]} == {"B", "C"}
-    ours, counters = under_pressure(start, GANG, fit_memory=False)
+    ours, counters = eager
     assert {name[0] for name in ours[:2]} == {"C"}
     assert counters["recomputed_tokens"] > 0
 
 
-def test_what_will_not_fit_to_its_end_is_admitted_later_and_less_is_computed_twice(start):
-    eager, _ = under_pressure(start, GANG, fit_memory=False)
-    foresight, _ = under_pressure(start, GANG)
-    assert len(foresight) < len(eager)
-
-
-def test_stopped_queries_leave_within_two_steps_and_free_their_memory(start):
-    engine = start(slots=6)
-    interleaved(engine, "AB", tokens=200)
-    for _ in range(20):
-        engine.step()
-    assert engine.running() == ["A0", "A1", "A2", "A3", "B0", "B1"]
-    engine.engine.abort_request([f"A{index}" for index in range(4)])
-    for _ in range(2):
-        engine.step()
-    assert engine.running() == ["B0", "B1", "B2", "B3"]
-    assert not any(_short(name).startswith("A") for name in engine.scheduler.requests)
-    engine.engine.abort_request([f"B{index}" for index in range(4)])
-    for _ in range(2):
-        engine.step()
-    assert engine.scheduler.requests == {}
-    assert engine.scheduler.kv_cache_manager.usage == 0
+def test_what_will_not_fit_to_its_end_is_admitted_later_and_less_is_computed_twice(eager):
+    foresight, _ = under_pressure(GANG)
+    assert len(foresight) < len(eager[0])
 
 
 def test_siblings_do_not_compute_a_long_prefix_side_by_side(start):

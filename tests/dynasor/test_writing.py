@@ -1,8 +1,6 @@
 """Long texts on a server that writes what a test says, and the training file."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -70,10 +68,8 @@ async def test_a_text_that_teaches_nothing_good_is_left_out(words, same, why):
     assert why in why_not_train_on(await write(*words, same=same))
 
 
-def test_the_embedded_model_is_refused_before_it_is_loaded():
-    done = subprocess.run(
-        [sys.executable, "-m", "dynasor.cli", "write", "A poem"], capture_output=True, text=True
-    )
+def test_the_embedded_model_is_refused_before_it_is_loaded(run_here):
+    done = run_here("write", "A poem")
     assert done.returncode == 2
     assert "the embedded model cannot write: give --model" in done.stderr
     assert "Traceback" not in done.stderr

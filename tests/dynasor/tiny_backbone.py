@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, OPTConfig, OPTModel, PreTrainedTokenizerFast
 
 WORDS = ["hi", "name", "list", "explain", "write", "an", "essay", "about", "cats", "dogs", "now"]
 SHORT, LONG = ("hi", "name", "list"), ("explain", "write", "essay")
@@ -16,6 +14,10 @@ SHORT, LONG = ("hi", "name", "list"), ("explain", "write", "essay")
 
 def save_tiny_backbone(folder: Path, *, decoder: bool = False) -> Path:
     """A model folder such as `load_backbone` reads."""
+    # Here, because every worker imports every file of tests, and few make a backbone.
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, OPTConfig, OPTModel, PreTrainedTokenizerFast
+
     words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS]
     vocabulary = {word: number for number, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=words[3]))

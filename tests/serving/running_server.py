@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 from opentelemetry.trace import NoOpTracer
 
-from certaindex.equivalence import AnswerEquivalence
+from certaindex.equivalence import DEADLINE_SECONDS, AnswerEquivalence
 from dynasor.config import Config, load_config
 from dynasor.ranking.scorer import ranking
 from serving.app import create_app, with_front_door
@@ -57,14 +57,17 @@ def settings(**server: Any) -> Config:
 
 @asynccontextmanager
 async def running(
-    engine: Any, keys: Keys | None = None, config: Config | None = None
+    engine: Any,
+    keys: Keys | None = None,
+    config: Config | None = None,
+    deadline: float = DEADLINE_SECONDS,
 ) -> AsyncIterator[Running]:
-    """Serve an engine, or what a function without arguments builds."""
+    """Serve an engine, or what a function without arguments builds; a deadline for the algebra."""
     build = engine if callable(engine) else lambda: engine
     config = config or settings()
     keys = keys or Keys([])
     guard = EngineGuard(build, NoOpTracer(), patience=5.0)
-    with AnswerEquivalence() as equivalence, ranking(config.ranking) as scorer:
+    with AnswerEquivalence(deadline) as equivalence, ranking(config.ranking) as scorer:
         app = create_app(config, keys, equivalence, {}, guard, scorer)
         door = with_front_door(app, config, keys)
         server = uvicorn.Server(

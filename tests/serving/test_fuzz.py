@@ -6,7 +6,6 @@ from string import printable
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -92,7 +91,7 @@ HOSTILE = [
 @pytest.mark.parametrize("stream", [False, True])
 async def test_hostile_answers_hurt_nobody(stream):
     engine = ScriptedEngine(lambda request: HOSTILE[request.index % len(HOSTILE)])
-    async with running(engine) as server, server.http() as http:
+    async with running(engine, deadline=0.5) as server, server.http() as http:
         body = {"model": f"{MODEL}:self-consistency", "messages": QUESTION, "stream": stream}
         budget = {"samples": len(HOSTILE)}
         body["dynasor"] = {"budget": budget, "wave": 8, "stop": {"rule": f"fixed:{len(HOSTILE)}"}}
@@ -117,6 +116,8 @@ def probe(operation):
 
 
 async def test_our_own_openapi_schema_finds_no_server_error(shared):
+    import schemathesis  # a second of imports, which not every worker need spend
+
     def run():
         schema = schemathesis.openapi.from_url(f"{shared.root}/openapi.json")
         for operation in schema.get_all_operations():
