@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from certaindex.stopping import parse_rule
+from dynasor.program_config import ProgramName
 
 EffortName = Literal["none", "minimal", "low", "medium", "high"]
-AlgorithmName = Literal["none", "self-consistency"]
-ALGORITHMS: tuple[AlgorithmName, ...] = ("none", "self-consistency")
+AlgorithmName = Literal["none", ProgramName, "agentwrite"]
+ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
 """What a request can ask for; `none` is a plain request."""
 
 

@@ -16,14 +16,15 @@ import uvicorn
 
 from certaindex.equivalence import AnswerEquivalence
 from dynasor.config import Config
+from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError, DynasorError
 from dynasor.ranking.scorer import ranking
 from dynasor.vote_weights import weigher
 from serving.app import create_app, reconfigure, with_front_door
-from serving.engine_guard import EngineGuard
 from serving.front_door import is_loopback
 from serving.keys import Keys, load_keys
 from serving.logs import configure
+from serving.program_settings import why_not
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,22 @@ def keys_of(config: Config) -> Keys:
     return keys
 
 
+def check_efforts(config: Config) -> None:
+    """See that what the levels of effort mean can be served.
+
+    Raises:
+        ConfigError: naming the level whose algorithm cannot.
+    """
+    for level, effort in config.server.effort.items():
+        reason = why_not(config, effort.algorithm)
+        if effort.algorithm == "agentwrite":
+            reason = "each request must say how long its text shall be"
+        if reason is not None:
+            raise ConfigError(
+                f"server.effort.{level}.algorithm = {effort.algorithm!r} cannot be served: {reason}"
+            )
+
+
 def run_server(config: Config, reload: Callable[[], Config]) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP reads the configuration anew.
 
@@ -68,6 +85,7 @@ def run_server(config: Config, reload: Callable[[], Config]) -> None:
         )
     keys = keys_of(config)
     weigher(config)
+    check_efforts(config)
     door = listen(config.server.host, config.server.port)
     configure()
     # uvicorn's loop, which is the fast one where that is installed.
@@ -98,7 +116,7 @@ async def _serve(
     with AnswerEquivalence() as equivalence, ranking(config.ranking) as scorer:
         app = create_app(config, keys, equivalence, os.environ, scorer=scorer)
         door = with_front_door(app, config, keys)
-        guard = app.state.service.guard
+        engine = app.state.service.engine
         server = _Server(
             uvicorn.Config(
                 door,
@@ -121,6 +139,7 @@ async def _serve(
         def read_again() -> None:
             try:
                 new = reload()
+                check_efforts(new)
                 fixed = reconfigure(app, door, new, keys_of(new))
             except DynasorError as error:
                 logger.error("the configuration stays as it was: %s", error)
@@ -134,7 +153,7 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, read_again)
         serving = asyncio.create_task(server.serve([listening]))
         try:
-            await _start(guard, serving)
+            await _start(engine, serving)
             if not serving.done():
                 where = f"http://{config.server.host}:{listening.getsockname()[1]}"
                 logger.info("ready: %s on %s/v1", app.state.service.served, where)
@@ -142,12 +161,12 @@ async def _serve(
         finally:
             server.should_exit = True
             await asyncio.gather(serving, return_exceptions=True)
-            await guard.close()
+            await engine.close()
 
 
-async def _start(guard: EngineGuard, serving: asyncio.Task[None]) -> None:
+async def _start(engine: Engine, serving: asyncio.Task[None]) -> None:
     """Start the engine while the server already says that it lives."""
-    starting = asyncio.create_task(guard.start())
+    starting = asyncio.create_task(engine.start())
     await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():  # told to end before it was ready
         starting.cancel()

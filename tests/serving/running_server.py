@@ -76,7 +76,7 @@ async def running(
             )
         )
         server.install_signal_handlers = lambda: None
-        await guard.start()
+        await app.state.service.engine.start()
         serving = asyncio.create_task(server._serve())
         while not server.started:
             await asyncio.sleep(0.01)
@@ -89,4 +89,4 @@ async def running(
                 await client.close()
             server.should_exit = True
             await serving
-            await guard.close()
+            await app.state.service.engine.close()
