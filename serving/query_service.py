@@ -1,7 +1,8 @@
 """Runs the plans of clients on the engine, each with a runtime of its own.
 
 A query that goes wrong, is cut or is hostile so touches no other one: they share the engine, the
-process that compares answers, and what is learnt about lengths, and nothing else.
+processes that compare answers (each query within its allowance), and what is learnt about lengths, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from opentelemetry.trace import Tracer
 
 from algorithms.program import Program, Request
 from certaindex.equivalence import AnswerEquivalence, ExactEquivalence
+from certaindex.equivalence_share import QueryShare
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
 from dynasor.config import EMBEDDED, Config
@@ -143,7 +145,7 @@ class QueryService:
     @asynccontextmanager
     async def running(self, plan: Plan, visit: Visit) -> AsyncIterator[LiveQuery]:
         """A query at work; leaving before its end cuts all that it has in the engine."""
-        program = program_of(plan, self._equivalence)
+        program = program_of(plan, QueryShare(self._equivalence))
         query = LiveQuery(plan, program, visit.key.name)
         span = self._tracer.start_span(
             "query", attributes={"query": plan.id, "algorithm": plan.algorithm}

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 
 import uvicorn
@@ -28,8 +29,10 @@ from serving.program_settings import why_not
 
 logger = logging.getLogger(__name__)
 
-READERS = 32
-"""Threads that read answers; a hostile answer may hold one for some seconds."""
+READERS = 512
+"""Most threads that read answers, one for each query: a hostile answer may hold one for seconds."""
+COMPARERS = 2
+"""Processes that compare answers; the second starts when the first is busy."""
 CUT_GRACE = 5.0
 """Seconds that clients have to take their best answers so far after the drain."""
 
@@ -87,6 +90,7 @@ def run_server(config: Config, reload: Callable[[], Config]) -> None:
     weigher(config)
     check_efforts(config)
     door = listen(config.server.host, config.server.port)
+    give_up_after(door, config.server.stalled)
     configure()
     # uvicorn's loop, which is the fast one where that is installed.
     with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
@@ -108,12 +112,28 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
+def give_up_after(listening: socket.socket, stalled: float) -> None:
+    """Have the system close connections whose client takes no more data for so many seconds.
+
+    The front door frees what such a client holds (`serving.front_door`), but what was already handed to
+    its connection would else keep that open for as long as the client likes. Connections get the option
+    from the socket that they came in at (tcp(7)); systems that do not know it go without.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        longest = (1 << 31) - 1
+        listening.setsockopt(socket.IPPROTO_TCP, option, min(longest, ceil(1000 * stalled)))
+
+
 async def _serve(
     config: Config, keys: Keys, reload: Callable[[], Config], listening: socket.socket
 ) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(READERS, "reader"))
-    with AnswerEquivalence() as equivalence, ranking(config.ranking) as scorer:
+    loop.set_default_executor(ThreadPoolExecutor(min(READERS, config.server.max_queries), "reader"))
+    with (
+        AnswerEquivalence(workers=COMPARERS) as equivalence,
+        ranking(config.ranking) as scorer,
+    ):
         app = create_app(config, keys, equivalence, os.environ, scorer=scorer)
         door = with_front_door(app, config, keys)
         engine = app.state.service.engine
@@ -144,6 +164,7 @@ async def _serve(
             except DynasorError as error:
                 logger.error("the configuration stays as it was: %s", error)
                 return
+            give_up_after(listening, new.server.stalled)
             logger.info("new configuration")
             if fixed:
                 logger.warning("these need a new start: %s", ", ".join(fixed))
