@@ -35,6 +35,7 @@ async def served(remote, **server):
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+        door.close()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
