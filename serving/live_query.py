@@ -101,11 +101,11 @@ class LiveQuery:
         return self.program.choices
 
     def chosen_text(self) -> str:
-        """Text of the answer: of a sample that gave it; of the first one where none gave any."""
+        """Text of the answer: that which gave it; the first sample where none gave any."""
         candidates = self._answer.candidates
         if candidates:
             return candidates[0].text
-        return self._tally.first
+        return self._tally.first if self.plan.has_votes else ""
 
     def saved(self) -> int:
         """Expected output tokens of the full budget that were not spent; 0 where that is not known."""
