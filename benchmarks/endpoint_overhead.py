@@ -1,11 +1,14 @@
 """Plain requests: `dynasor serve` beside vLLM's own server, same model, same flags, in one run.
 
-python -m benchmarks.endpoint_overhead [--rounds 8] [--requests 64] [--out FILE]
+python -m benchmarks.endpoint_overhead [--rounds 8] [--requests 64] [--load 0.5] [--out FILE]
 
-Both servers are up all the time and are asked in turns, so that a slower minute of the machine hits
-both. A round asks each server for the same prompts: once one request after the other at a moderate rate
-(time to first token of a stream), once all at once (output tokens a second). Told: median ratios over
-rounds (ours to theirs) with 95% bootstrap intervals. For an idle machine.
+Their server has vLLM's own scheduler; ours has its gangs, as users get it. Both servers are up all the
+time and are asked in turns, so that a slower minute of the machine hits both. A round asks each server
+for the same prompts: once one request after the other at a rate that is `--load` of what their server
+does at most (time to first token of a stream), once all at once (output tokens a second). Before the
+first round both are warmed up and that rate is found. Told: median ratios over rounds (ours to theirs)
+with 95% bootstrap intervals, and the output tokens of both, which only ties in rounding set apart. For
+an idle machine.
 """
 
 from __future__ import annotations
@@ -53,10 +56,14 @@ async def ask(http: httpx.AsyncClient, root: str, body: dict[str, Any]) -> tuple
             if not line.startswith("data: {"):
                 continue
             chunk = json.loads(line.removeprefix("data: "))
-            if not first and chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+            if not first and chunk.get("choices") and chunk["choices"][0]["delta"].get("content"):
                 first = time.perf_counter() - begin
+            if "error" in chunk:
+                raise RuntimeError(f"{root}: {chunk['error']}")
             if chunk.get("usage"):
                 tokens = chunk["usage"]["completion_tokens"]
+    if not first or not tokens:
+        raise RuntimeError(f"{root}: a stream without text or usage")
     return first, tokens
 
 
@@ -70,41 +77,53 @@ async def at_a_rate(root: str, asked: list[dict[str, Any]], rate: float) -> floa
         return float(np.median([(await task)[0] for task in tasks]))
 
 
-async def all_at_once(root: str, asked: list[dict[str, Any]]) -> float:
-    """Output tokens a second."""
+async def all_at_once(root: str, asked: list[dict[str, Any]]) -> tuple[float, int]:
+    """Output tokens a second, and output tokens."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=300, limits=limits) as http:
         begin = time.perf_counter()
         ends = await asyncio.gather(*(ask(http, root, body) for body in asked))
-        return sum(tokens for _, tokens in ends) / (time.perf_counter() - begin)
+        tokens = sum(count for _, count in ends)
+        return tokens / (time.perf_counter() - begin), tokens
 
 
 async def compare(ours: str, theirs: str, options: argparse.Namespace) -> dict[str, Any]:
     asked = prompts(options.requests)
     rows: dict[str, list[float]] = {"first_token": [], "throughput": []}
-    plain: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for number in range(options.rounds + 1):
+    plain: dict[str, list[float]] = {f"{name} {what}": [] for name in ("ours", "theirs")
+                                     for what in ("first token, s", "tokens a second")}  # fmt: skip
+    tokens: dict[str, int] = {}
+    await all_at_once(ours, asked)
+    await all_at_once(theirs, asked)
+    most, spent = await all_at_once(theirs, asked)  # warm by now
+    rate = options.load * most / (spent / len(asked))
+    for number in range(options.rounds):
         order = [("ours", ours), ("theirs", theirs)]
         if number % 2:
             order.reverse()
-        first = {name: await at_a_rate(root, asked, options.rate) for name, root in order}
-        speed = {name: await all_at_once(root, asked) for name, root in order}
-        if number:  # the first round warms both up
-            rows["first_token"].append(first["ours"] / first["theirs"])
-            rows["throughput"].append(speed["ours"] / speed["theirs"])
-            for name in plain:
-                plain[name].append(first[name])
+        first = {name: await at_a_rate(root, asked, rate) for name, root in order}
+        speed = {}
+        for name, root in order:
+            speed[name], tokens[name] = await all_at_once(root, asked)
+        rows["first_token"].append(first["ours"] / first["theirs"])
+        rows["throughput"].append(speed["ours"] / speed["theirs"])
+        for name, _ in order:
+            plain[f"{name} first token, s"].append(first[name])
+            plain[f"{name} tokens a second"].append(speed[name])
     rng = np.random.default_rng(0)
-    found: dict[str, Any] = {"rounds": options.rounds, "requests": options.requests}
+    found: dict[str, Any] = {
+        "rounds": options.rounds,
+        "requests": options.requests,
+        "requests_a_second": round(rate, 2),
+        "output_tokens": tokens,
+    }
     for name, ratios in rows.items():
         draws = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
         found[name] = {
             "ratio": float(np.median(ratios)),
             "interval": [float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975))],
         }
-    found["first_token_seconds"] = {
-        name: float(np.median(values)) for name, values in plain.items()
-    }
+    found["medians"] = {name: float(np.median(values)) for name, values in plain.items()}
     return found
 
 
@@ -112,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=8.0, help="requests a second, moderate load")
+    parser.add_argument("--load", type=float, default=0.5, help="share of their throughput")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
@@ -125,7 +144,7 @@ def main() -> None:
         "KMP_BLOCKTIME": "0",
     }
     with (
-        vllm_serve(folder / "vllm.log") as theirs,
+        vllm_serve(folder / "vllm.log", gangs=False) as theirs,
         serving(folder / "ours.log", environment={**environment, **threads}) as ours,
     ):
         result = asyncio.run(compare(ours.root, theirs.root, options))

@@ -1,8 +1,9 @@
 """Whether two answers are the same, and groups of answers that are.
 
 The cheap rules of `certaindex.comparison` run in-process. What they leave open goes to math-verify,
-in a worker process of its own, because its input is model output: a comparison may run for ever,
+in worker processes of its own, because its input is model output: a comparison may run for ever,
 eat all memory or crash, and then costs one deadline and one restart, and counts as "not the same".
+Queries that share the workers can each be held to an allowance (`certaindex.equivalence_share`).
 
 The relation is symmetric by construction (math-verify is asked in both orders, and either yes
 counts). It is not quite transitive: `50%` is the same as `50` and as `0.5`; `5` as `5 cm` and as
@@ -11,18 +12,21 @@ counts). It is not quite transitive: `50%` is the same as `50` and as `0.5`; `5`
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
 from certaindex.canonical import MAX_ANSWER_CHARS, canonical
 from certaindex.comparison import decide, undecided
-from certaindex.equivalence_process import EquivalenceProcess, WorkerLate, WorkerLost
+from certaindex.equivalence_process import WorkerLate, WorkerLost
+from certaindex.equivalence_share import Allowance
+from certaindex.equivalence_workers import Seat, Workers
 from certaindex.groups import AnswerGroups, Equivalence, ExactEquivalence, exact_match
 
 __all__ = [
@@ -41,12 +45,8 @@ CACHED_VERDICTS = 1 << 14
 """Verdicts kept; at two answers of the usual 20 characters some megabytes."""
 MAX_FAILURES = 2
 """Timeouts or crashes after which one call gives up on the rest: an upper bound of its time."""
-MAX_FAILED_STARTS = 3
-"""Failed starts in a row after which no more are tried (math-verify is broken, say)."""
 _PROBE = "t+1"
 """A harmless answer, to tell which of two answers the worker cannot cope with."""
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -73,26 +73,24 @@ class Stats:
 class AnswerEquivalence:
     """Decides whether answers are the same; never raises because of an answer.
 
-    A context manager. Thread-safe: calls that need the worker take turns. The worker starts with
+    A context manager. Thread-safe: calls that need a worker take turns. A worker starts with
     the first comparison that needs it (about a second) and is used again for the next ones.
     One call costs at most a few deadlines, even if the worker has to be killed.
 
     Args:
-        deadline: seconds for one comparison in the worker.
+        deadline: seconds for one comparison in a worker.
+        workers: at most; the second starts when the first is busy.
     """
 
-    def __init__(self, deadline: float = DEADLINE_SECONDS) -> None:
+    def __init__(self, deadline: float = DEADLINE_SECONDS, *, workers: int = 1) -> None:
         if not deadline > 0:
             raise ValueError(f"deadline must be positive, not {deadline}")
-        self._deadline = deadline
+        self.deadline = deadline
         self._state = threading.Lock()  # cache, stats, blame; held for microseconds
-        self._turn = threading.Lock()  # the worker; held for a whole call
+        self._workers = Workers(workers)
         self._verdicts: OrderedDict[tuple[str, str], bool] = OrderedDict()
         self._refused: OrderedDict[str, bool] = OrderedDict()  # answer -> whether it broke a probe
         self._stats = Stats()
-        self._process: EquivalenceProcess | None = None
-        self._started = 0
-        self._failed_starts = 0
 
     def __enter__(self) -> Self:
         return self
@@ -106,31 +104,36 @@ class AnswerEquivalence:
         self.close()
 
     def close(self) -> None:
-        """End the worker; a later comparison that needs one starts another."""
-        with self._turn:
-            self._drop()
+        """End the workers; a later comparison that needs one starts another."""
+        self._workers.close()
 
     @property
     def stats(self) -> Stats:
         """A copy of the counts so far."""
         with self._state:
-            return replace(self._stats)
+            return replace(self._stats, restarts=max(0, self._workers.started - 1))
 
     @property
     def worker_pid(self) -> int | None:
-        """Process id of the worker, None while there is none."""
-        process = self._process
-        return process.pid if process else None
+        """Process id of a worker, None while there is none."""
+        return self._workers.pid
 
     def same(self, a: str, b: str) -> bool:
         """Whether both are the same answer. Symmetric, and true of an answer and itself."""
         return self.same_as_any(a, [b]) is not None
 
-    def same_as_any(self, new: str, representatives: Sequence[str]) -> int | None:
+    def same_as_any(
+        self, new: str, representatives: Sequence[str], allowance: Allowance | None = None
+    ) -> int | None:
         """Index of an element of `representatives` that is the same answer as `new`, or None.
 
-        One that is known in-process wins over one that takes the worker; then the first wins. All
-        that take the worker are asked about in one round trip.
+        One that is known in-process wins over one that takes a worker; then the first wins. All
+        that take a worker are asked about in one round trip.
+
+        Args:
+            new: an answer.
+            representatives: other answers.
+            allowance: of the query, and is charged; what it does not suffice for is not the same.
         """
         key, others = _key(new), [_key(other) for other in representatives]
         unknown = []
@@ -142,8 +145,21 @@ class AnswerEquivalence:
                 unknown.append(index)
         if not unknown:
             return None
-        with self._turn:
-            return self._ask(key, others, unknown)
+        left = allowance or Allowance(inf, inf)
+        begin = monotonic()
+        seat = self._workers.take(left.wait) if left.work > 0 else None
+        left.wait -= monotonic() - begin
+        if seat is None:
+            return None
+        try:
+            self._workers.running(seat)  # no query pays for a first start
+            begin = monotonic()
+            return self._ask(seat, key, others, unknown, begin + left.work)
+        finally:
+            if allowance is not None and seat.process is None:
+                self._workers.running(seat)  # no other query waits for this restart
+            left.work -= monotonic() - begin
+            self._workers.give_back(seat)
 
     def _known(self, a: str, b: str) -> bool | None:
         """The verdict if it needs no worker."""
@@ -174,37 +190,42 @@ class AnswerEquivalence:
             if len(self._verdicts) > CACHED_VERDICTS:
                 self._verdicts.popitem(last=False)
 
-    def _ask(self, key: str, others: list[str], left: list[int]) -> int | None:
+    def _ask(
+        self, seat: Seat, key: str, others: list[str], left: list[int], end: float
+    ) -> int | None:
         failures = retries = 0
-        while left and failures < MAX_FAILURES and not self._is_refused(key):
-            process = self._running()
+        while left and failures < MAX_FAILURES and monotonic() < end and not self._is_refused(key):
+            process = self._workers.running(seat)
             if process is None:
                 return None
             asked = iter(left)
             current = left[0]
             try:
-                verdicts = process.ask(key, [others[index] for index in left], self._deadline)
+                verdicts = process.ask(key, [others[index] for index in left], self.deadline)
                 for current in asked:
                     verdict = next(verdicts)
                     self._remember(key, others[current], verdict)
                     if verdict:
                         return current
+                    if monotonic() > end and current != left[-1]:
+                        seat.drop()  # its replies are still in the pipe
+                        return None
                 return None
             except (WorkerLate, WorkerLost) as error:
-                self._drop()
+                seat.drop()
                 left = left[left.index(current) :]
                 if isinstance(error, WorkerLost) and not retries:
                     retries = 1  # perhaps somebody killed it: the answers get a second chance
                     continue
                 failures += 1
-                self._fail(key, others[current], error)
+                self._fail(seat, key, others[current], error)
                 left = [index for index in left[1:] if not self._is_refused(others[index])]
             except BaseException:
-                self._drop()  # its replies are still in the pipe
+                seat.drop()  # its replies are still in the pipe
                 raise
         return None
 
-    def _fail(self, a: str, b: str, error: Exception) -> None:
+    def _fail(self, seat: Seat, a: str, b: str, error: Exception) -> None:
         """Book a failed comparison, and find out which of the answers is to blame for it."""
         self._remember(a, b, False)
         with self._state:
@@ -213,15 +234,15 @@ class AnswerEquivalence:
         for answer in (a, b):
             if answer in self._refused:
                 continue
-            process = self._running()
+            process = self._workers.running(seat)
             if process is None:
                 return
             try:
-                for _ in process.ask(answer, [_PROBE], self._deadline):
+                for _ in process.ask(answer, [_PROBE], self.deadline):
                     pass
                 refused = False
             except (WorkerLate, WorkerLost):
-                self._drop()
+                seat.drop()
                 refused = True
             with self._state:
                 self._refused[answer] = refused
@@ -229,30 +250,6 @@ class AnswerEquivalence:
                     self._refused.popitem(last=False)
             if refused:
                 return
-
-    def _running(self) -> EquivalenceProcess | None:
-        """The worker, started if need be; None if it cannot be started."""
-        if self._process is not None and self._process.usable:
-            return self._process
-        self._drop()
-        if self._failed_starts >= MAX_FAILED_STARTS:
-            return None
-        try:
-            self._process = EquivalenceProcess()
-        except (WorkerLate, WorkerLost) as error:
-            self._failed_starts += 1
-            _LOG.warning("answers are compared as text only, no worker: %s", error or "too slow")
-            return None
-        with self._state:
-            self._stats.restarts += self._started > 0
-        self._started += 1
-        self._failed_starts = 0
-        return self._process
-
-    def _drop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
 
 
 @lru_cache(maxsize=4096)

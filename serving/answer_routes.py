@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dynasor.server_config import ALGORITHMS
 from serving.answer_shapes import ChatShape, Shape, TextShape
 from serving.answer_stream import chunks
 from serving.api_errors import DOCUMENTED, ApiError, json_response
@@ -17,6 +16,7 @@ from serving.event_stream import EventStream, until_left
 from serving.front_door import Visit
 from serving.openai_protocol import ChatRequest, CompletionRequest
 from serving.openai_responses import ChatCompletion, Model, ModelList, TextCompletion
+from serving.program_settings import servable
 from serving.query_service import QueryService, failure_of
 from serving.reasoning_plan import plan_of
 
@@ -26,9 +26,11 @@ _STARTED = int(time.time())
 
 @router.get("/v1/models", response_model=ModelList)
 async def models(request: Request) -> dict[str, Any]:
-    """The model, plain and with each algorithm."""
-    served = _service(request).served
-    names = [served, *(f"{served}:{name}" for name in ALGORITHMS if name != "none")]
+    """The model, plain and with each algorithm that this server can serve."""
+    service = _service(request)
+    served = service.served
+    algorithms = [name for name in servable(service.config) if name != "none"]
+    names = [served, *(f"{served}:{name}" for name in algorithms)]
     return {
         "object": "list",
         "data": [

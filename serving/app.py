@@ -30,7 +30,7 @@ def create_app(
     guard: EngineGuard | None = None,
     scorer: LengthScorer | None = None,
 ) -> FastAPI:
-    """The application; its engine is `app.state.service.guard`, which the caller starts and closes.
+    """The application; its engine is `app.state.service.engine`, which the caller starts and closes.
 
     Args:
         config: of the server.
@@ -98,7 +98,14 @@ def reconfigure(app: FastAPI, door: FrontDoor, config: Config, keys: Keys) -> li
         for name in ("host", "port", "allow_public_without_keys", "drain")
         if getattr(old.server, name) != getattr(config.server, name)
     ]
-    update: dict[str, Any] = {"engine": old.engine, "scheduler": old.scheduler}
+    if old.algorithm.reward != config.algorithm.reward:
+        fixed.append("algorithm.reward")
+    algorithm = config.algorithm.model_copy(update={"reward": old.algorithm.reward})
+    update: dict[str, Any] = {
+        "engine": old.engine,
+        "scheduler": old.scheduler,
+        "algorithm": algorithm,
+    }
     service.config = config.model_copy(update=update)
     app.state.metrics.slo = config.server.slo
     door.max_queries, door.max_body = config.server.max_queries, config.server.max_body

@@ -36,12 +36,12 @@ async def page() -> HTMLResponse:
 
 @router.get("/events", response_class=Response, include_in_schema=False)
 async def events(request: Request) -> Response:
-    """A picture of the server twice a second."""
+    """A picture of the server twice a second, until it is about to end."""
     return EventStream(_pictures(request))
 
 
 async def _pictures(request: Request) -> AsyncGenerator[bytes, None]:
-    while True:
+    while not getattr(request.app.state, "draining", False):
         yield event(await picture(request))
         await asyncio.sleep(EVERY)
 

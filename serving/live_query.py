@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+from algorithms.agentwrite import AgentWrite
 from algorithms.chat import Chat
 from algorithms.program import Event, Generation, Program, Progress, Request
 from dynasor.outcome import Outcome
@@ -19,7 +20,10 @@ from serving.openai_responses import (
     Usage,
 )
 from serving.reasoning_plan import Plan
+from serving.token_tally import TokenTally
 
+FORESEEN = ("self-consistency", "best-of-n", "deepconf", "short-m-of-k")
+"""Algorithms whose samples are alike, so that what the rest would cost can be told."""
 SHOWN_VOTES = 16
 LONGEST_ANSWER = 200
 """Answers of a report and their characters: a hostile text must not fill it."""
@@ -52,24 +56,23 @@ class LiveQuery:
         """Whether the client has all of it, or left."""
         self._answer = program.answer()
         self._certainty = program.certainty()
-        self._first: Generation | None = None
-        self._tokens_of: dict[int, int] = {}  # hash of a finished text -> its tokens
-        self._running: dict[str, int] = {}  # request -> tokens so far
+        self._budget = program.votes().max_samples
+        self._tally = TokenTally()
 
     def received(self, program: Program, request: Request, event: Event) -> None:
         """Note an event."""
         if self.first_token is None and event.tokens:
             self.first_token = monotonic() - self.arrival
         if isinstance(event, Progress):
-            self._running[request.id] = event.tokens
+            self._tally.progress(event)
         else:
-            self._running.pop(request.id, None)
-            if event.finish_reason in ("stop", "length"):
-                self._first = self._first or event
-                self._tokens_of[hash(event.text)] = event.tokens
+            self._tally.ended(request, event)
+            finished = program.votes().n
+            if finished > len(self.curve):
                 self._certainty = program.certainty()
-                self.curve.append(round(self._certainty.value, 4))
-            if not self.plan.plain:
+                fresh = finished - len(self.curve)
+                self.curve += [round(self._certainty.value, 4)] * fresh
+            if self.plan.has_votes:
                 self._answer = program.answer()
         self.news.set()
 
@@ -89,7 +92,7 @@ class LiveQuery:
     @property
     def tokens_now(self) -> int:
         """Output tokens so far, those of running samples included as far as they were told."""
-        return self.program.votes().total_tokens + sum(self._running.values())
+        return self._tally.now
 
     @property
     def choices(self) -> Sequence[Generation | Progress | None]:
@@ -98,16 +101,16 @@ class LiveQuery:
         return self.program.choices
 
     def chosen_text(self) -> str:
-        """Text of the answer: of a sample that gave it; of the first one where none gave any."""
+        """Text of the answer: that which gave it; the first sample where none gave any."""
         candidates = self._answer.candidates
         if candidates:
             return candidates[0].text
-        return self._first.text if self._first is not None else ""
+        return self._tally.first if self.plan.has_votes else ""
 
     def saved(self) -> int:
-        """Expected output tokens of the full budget that were not spent."""
+        """Expected output tokens of the full budget that were not spent; 0 where that is not known."""
         votes = self.program.votes()
-        if not votes.n or self.plan.plain:
+        if not votes.n or self.plan.algorithm not in FORESEEN:
             return 0
         spent = self.outcome.bill.output if self.outcome else self.tokens_now
         return max(0, round(self.plan.samples * votes.total_tokens / votes.n) - spent)
@@ -115,42 +118,51 @@ class LiveQuery:
     def report(self) -> Report:
         """What clients are told."""
         outcome, answer, certainty = self.outcome, self._answer, self._certainty
-        plain = self.plan.plain
+        compared = self.plan.has_votes
         reason = None if outcome is None else outcome.reason
-        if plain and reason == "certain":
+        if self.plan.plain and reason == "certain":
             reason = "complete"  # all that was asked for is there
         return Report(
             query=self.plan.id,
             algorithm=self.plan.algorithm,
             state="running" if outcome is None else "done",
-            answer=None if answer.value is None else answer.value[:LONGEST_ANSWER],
-            votes={}
-            if plain
-            else {c.answer[:LONGEST_ANSWER]: c.votes for c in answer.candidates[:SHOWN_VOTES]},
+            answer=answer.value[:LONGEST_ANSWER] if compared and answer.value is not None else None,
+            votes={c.answer[:LONGEST_ANSWER]: c.votes for c in answer.candidates[:SHOWN_VOTES]}
+            if compared
+            else {},
             certaindex=Certainty(
                 value=certainty.value, measure=certainty.measure, evidence=certainty.evidence
             ),
             samples=self.program.votes().n,
-            budget=self.plan.samples,
+            budget=self._budget,
             stopped=reason,
             best_so_far=reason in ("deadline", "budget"),
             failed=0 if outcome is None else outcome.failed,
+            scored=self._tally.scored,
             tokens=None if outcome is None else self._breakdown(outcome),
             seconds=round(monotonic() - self.arrival if outcome is None else outcome.seconds, 3),
         )
 
     def _breakdown(self, outcome: Outcome) -> TokenBreakdown:
         if self.plan.plain:
-            answer = outcome.bill.output
-        else:
-            answer = self._tokens_of.get(hash(self.chosen_text()), 0)
+            return TokenBreakdown(
+                answer=outcome.bill.output, other_samples=0, probes=0, cut=0, saved=0
+            )
+        answer = sum(self._tally.of(text) for text in self._texts())
+        probes, kept = self._tally.probes, min(self._tally.kept, outcome.bill.cut)
         return TokenBreakdown(
             answer=answer,
-            other_samples=max(0, outcome.bill.finished - answer),
-            probes=0,
-            cut=0 if self.plan.plain else outcome.bill.cut,
+            other_samples=max(0, outcome.bill.finished - probes - (answer - kept)),
+            probes=probes,
+            cut=outcome.bill.cut - kept,
             saved=self.saved(),
         )
+
+    def _texts(self) -> Sequence[str]:
+        """What the answer's text is made of."""
+        if isinstance(self.program, AgentWrite):
+            return self.program.texts
+        return [self.chosen_text()]
 
     def usage(self) -> Usage:
         """All tokens of the query, in OpenAI's terms."""

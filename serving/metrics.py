@@ -44,7 +44,7 @@ class Metrics:
         )
         self.tokens = Counter(
             "dynasor_tokens",
-            "Tokens spent: answer, other_samples, cut, prompt",
+            "Tokens spent: answer, other_samples, probes, cut, prompt",
             ["kind"],
             registry=registry,
         )
@@ -111,6 +111,7 @@ class Metrics:
         assert tokens is not None
         self.tokens.labels("answer").inc(tokens.answer)
         self.tokens.labels("other_samples").inc(tokens.other_samples)
+        self.tokens.labels("probes").inc(tokens.probes)
         self.tokens.labels("cut").inc(tokens.cut)
         self.tokens.labels("prompt").inc(outcome.bill.prompt)
         self.saved.inc(tokens.saved)

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from certaindex.stopping import parse_rule
 from dynasor.server_config import AlgorithmName, EffortName
+from serving.program_settings import ProgramOptions
 
 LARGEST = 1 << 31
 """Above any count of tokens, samples or milliseconds."""
@@ -91,7 +92,7 @@ class Stop(_Fields):
         return value
 
 
-class DynasorOptions(_Fields):
+class DynasorOptions(ProgramOptions):
     """`dynasor` in the body (`extra_body` of OpenAI's clients): how to think about the question."""
 
     algorithm: AlgorithmName | None = None

@@ -34,11 +34,11 @@ class TokenBreakdown(BaseModel):
     """Output tokens by what they were for.
 
     Attributes:
-        answer: of the sample whose text is the answer.
-        other_samples: of the other samples that counted.
+        answer: of the text that is the answer.
+        other_samples: of the other samples and steps that counted.
         probes: of probes.
         cut: of samples that were cut or failed.
-        saved: expected tokens of the full budget that were not spent; at least 0.
+        saved: expected tokens of the full budget that were not spent; 0 where that cannot be told.
     """
 
     answer: int
@@ -66,11 +66,12 @@ class Report(BaseModel):
         answer: as read from the texts; None where none was found or nothing was read.
         votes: answer -> samples, heaviest first.
         certaindex: of the votes.
-        samples: finished samples.
-        budget: samples of the full budget.
+        samples: finished answers that count: samples, probes or leaves.
+        budget: those of the full budget.
         stopped: why it ended: certain, hopeless, complete, budget, deadline.
         best_so_far: whether it was ended before its rule had decided or its budget was used.
         failed: requests that the engine failed.
+        scored: texts that the reward model has judged, which costs no output tokens.
         tokens: the bill; None while it runs.
         seconds: since it came.
     """
@@ -86,6 +87,7 @@ class Report(BaseModel):
     stopped: str | None
     best_so_far: bool
     failed: int
+    scored: int
     tokens: TokenBreakdown | None
     seconds: float
 

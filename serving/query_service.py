@@ -1,7 +1,8 @@
 """Runs the plans of clients on the engine, each with a runtime of its own.
 
 A query that goes wrong, is cut or is hostile so touches no other one: they share the engine, the
-process that compares answers, and what is learnt about lengths, and nothing else.
+processes that compare answers (each query within its allowance), and what is learnt about lengths, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -18,33 +19,35 @@ from typing import cast
 from opentelemetry import trace
 from opentelemetry.trace import Tracer
 
-from algorithms.chat import Chat
 from algorithms.program import Program, Request
-from algorithms.self_consistency import SelfConsistency
-from algorithms.task import Task
-from certaindex.answers import extract
-from certaindex.equivalence import AnswerEquivalence, AnswerGroups
+from certaindex.equivalence import AnswerEquivalence, ExactEquivalence
+from certaindex.equivalence_share import QueryShare
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
 from dynasor.config import EMBEDDED, Config
-from dynasor.errors import EngineError
+from dynasor.engines.base import Engine
+from dynasor.errors import ConfigError, EngineError
+from dynasor.programs import probing_of
 from dynasor.ranking.prompt_text import prompt_text
 from dynasor.ranking.scorer import LengthScorer
+from dynasor.rewards.build import build_reward, has_reward
+from dynasor.rewards.engine import RewardedEngine
 from dynasor.runtime import Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
-from dynasor.vote_weights import weigher
 from serving.api_errors import ApiError
 from serving.engine_guard import LOST, EngineGuard
 from serving.front_door import Visit
 from serving.live_query import LiveQuery
 from serving.metrics import Metrics
+from serving.planned_program import program_of
 from serving.reasoning_plan import Plan
 
 logger = logging.getLogger(__name__)
 
-EXTRACTOR = "math"
 FORECASTS = 64
 """Stop rules whose forecasts are kept; clients may bring any rule."""
+UNSEEN = 500.0
+"""Output tokens of a sample, before any has ended."""
 SHOWN_ENDED = 50
 """Queries that the live page still shows after their end."""
 RETRY_AFTER = 5.0
@@ -53,8 +56,12 @@ RETRY_AFTER = 5.0
 class QueryService:
     """All queries of the server.
 
+    Attributes:
+        engine: the guarded engine, which also scores where the server has a reward model; the caller
+            starts and closes it.
+
     Args:
-        guard: the engine, started.
+        guard: the engine.
         config: of the server; may be replaced while it runs, queries go on with what they came to.
         equivalence: groups answers.
         metrics: are told of each query.
@@ -72,6 +79,10 @@ class QueryService:
         scorer: LengthScorer | None = None,
     ) -> None:
         self.guard = guard
+        self.engine: Engine = guard
+        if has_reward(config):
+            batch = config.algorithm.reward.batch
+            self.engine = RewardedEngine(guard, build_reward(config), batch=batch)
         self.config = config
         self._equivalence = equivalence
         self._metrics = metrics
@@ -93,7 +104,7 @@ class QueryService:
         return Path(model).name if Path(model).is_dir() else model
 
     def check(self, plan: Plan) -> None:
-        """Refuse what the engine would refuse, before anything is begun.
+        """Refuse what the engine or the program would refuse, before anything is begun.
 
         Raises:
             ApiError: 400 naming the field, or 503 while there is no engine.
@@ -105,6 +116,10 @@ class QueryService:
                 code="engine_starting",
                 retry_after=RETRY_AFTER,
             )
+        try:
+            program_of(plan, ExactEquivalence())
+        except ConfigError as error:
+            raise ApiError(400, f"dynasor: {error}", param="dynasor") from None
         field = "messages" if isinstance(plan.prompt, tuple) else "prompt"
         if plan.sampling.seed is not None and not self.guard.capacity().supports_seed:
             raise ApiError(400, "seed: this engine cannot repeat its samples", param="seed")
@@ -130,7 +145,7 @@ class QueryService:
     @asynccontextmanager
     async def running(self, plan: Plan, visit: Visit) -> AsyncIterator[LiveQuery]:
         """A query at work; leaving before its end cuts all that it has in the engine."""
-        program = self._program(plan)
+        program = program_of(plan, QueryShare(self._equivalence))
         query = LiveQuery(plan, program, visit.key.name)
         span = self._tracer.start_span(
             "query", attributes={"query": plan.id, "algorithm": plan.algorithm}
@@ -169,11 +184,11 @@ class QueryService:
 
     async def _solve(self, plan: Plan, program: Program, query: LiveQuery) -> None:
         runtime = Runtime(
-            self.guard,
+            self.engine,
             PerQuery(parse_rule(plan.rule), plan.wave, tokens=plan.tokens)
             if not plan.plain
             else PerQuery(parse_rule(f"fixed:{plan.samples}"), plan.samples, tokens=plan.tokens),
-            in_order=plan.sampling.seed is not None,
+            in_order=plan.in_order,
             observer=query,
             forecast=self._forecast(plan),
             scorer=self._scorer,
@@ -206,36 +221,16 @@ class QueryService:
         key = f"{plan.algorithm} {rule}"  # plain requests and samples differ in length
         shared = self._forecasts.get(key)
         if shared is None:
+            # Only where votes are samples can more of them be played.
             shared = self._forecasts[key] = Forecast(
-                cast(HashableRule, parse_rule(rule)), play=plan.rule in ours and not plan.plain
+                cast(HashableRule, parse_rule(rule)),
+                tokens=_tokens_a_vote(plan),
+                play=plan.rule in ours and plan.algorithm == "self-consistency",
             )
             if len(self._forecasts) > FORECASTS:
                 self._forecasts.popitem(last=False)
         self._forecasts.move_to_end(key)
         return shared.weighted(0.5**plan.priority)
-
-    def _program(self, plan: Plan) -> Program:
-        if plan.plain:
-            return Chat(
-                plan.id,
-                plan.prompt,
-                sampling=plan.sampling,
-                choices=plan.samples,
-                report_every=plan.report_every,
-            )
-        name = self.config.algorithm.extractor or EXTRACTOR
-        return SelfConsistency(
-            Task(
-                plan.id,
-                plan.prompt,
-                sampling=plan.sampling,
-                extract=lambda text: extract(text, name),
-                groups=AnswerGroups(self._equivalence),
-            ),
-            samples=plan.samples,
-            weigh=weigher(self.config),
-            report_every=plan.report_every,
-        )
 
     def conclude(self) -> None:
         """End all queries with their best answers so far."""
@@ -251,6 +246,14 @@ class QueryService:
             if query.first_token is None and not query.over.is_set()
         ]
         return max(waits, default=0.0)
+
+
+def _tokens_a_vote(plan: Plan) -> float:
+    """Output tokens that one finished answer takes, before any has ended."""
+    if plan.algorithm != "dynasor-cot":
+        return UNSEEN
+    probing = probing_of(plan.config)
+    return probing.interval + probing.tokens
 
 
 def failure_of(query: LiveQuery) -> ApiError | None:

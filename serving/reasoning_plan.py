@@ -7,20 +7,28 @@ the effort also decides on the budget, where `dynasor` does not. A request that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 from uuid import uuid4
 
-from algorithms.program import Message, Prompt, Sampling
+from algorithms.program import Prompt, Sampling
 from dynasor.config import Config
-from dynasor.programs import sampling_of
+from dynasor.programs import algorithm_of, rule_of
 from dynasor.server_config import ALGORITHMS, AlgorithmName, Effort
 from serving.api_errors import ApiError
-from serving.openai_protocol import ChatRequest, CompletionRequest
+from serving.openai_protocol import ChatRequest, CompletionRequest, DynasorOptions
+from serving.program_settings import (
+    WITHOUT_SAMPLES,
+    WriteConfig,
+    check_affordable,
+    servable,
+    why_not,
+    with_settings,
+)
+from serving.sampling_asked import at_most, prompt_for, report_every_for, sampling_for
 
-SEEDS = 1 << 31
-PROGRESS_EVERY = 16
-"""Tokens between the progress events of a sample in a stream."""
+WRITERS = 4
+"""Parts that agentwrite writes at once, where nothing else is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class Plan:
         id: of the query, the gang and the answer.
         model: as the client named it.
         algorithm: the program.
+        config: of the server, with the program, its budget and its settings.
         prompt: as the engine gets it.
         sampling: of each sample.
         samples: full budget, or answers wanted of a plain request.
@@ -41,11 +50,13 @@ class Plan:
         in_hurry: whether the client set that deadline.
         priority: of the query; each step up halves the work that the scheduler sees.
         report_every: tokens between progress events, or None for none.
+        writing: the text to write, of agentwrite.
     """
 
     id: str
     model: str
     algorithm: AlgorithmName
+    config: Config
     prompt: Prompt
     sampling: Sampling
     samples: int
@@ -56,11 +67,23 @@ class Plan:
     in_hurry: bool
     priority: int
     report_every: int | None
+    writing: WriteConfig | None = None
 
     @property
     def plain(self) -> bool:
         """Whether nothing is reasoned about."""
         return self.algorithm == "none"
+
+    @property
+    def has_votes(self) -> bool:
+        """Whether answers are compared."""
+        return self.algorithm not in ("none", "agentwrite")
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the answer shall depend on what was sampled only, and not on what was faster."""
+        seeded = self.sampling.seed is not None
+        return seeded and (not self.has_votes or algorithm_of(self.config).in_order)
 
 
 def plan_of(
@@ -86,41 +109,97 @@ def plan_of(
             f"dynasor.priority: this key may ask for {most_priority} at most",
             param="dynasor.priority",
         )
-    if algorithm == "none":
-        samples = _at_most(asked.n or 1, limits.max_samples, "n")
-    else:
-        if asked.n not in (None, 1):
-            raise ApiError(
-                400,
-                f"n: {algorithm} gives one answer; leave n out, or ask for algorithm none",
-                param="n",
-            )
-        wanted = options.budget.samples or effort.samples or config.algorithm.samples
-        samples = _at_most(wanted, limits.max_samples, "dynasor.budget.samples")
+    samples = _samples(asked, algorithm, effort, config)
     seconds = [
-        _at_most(value, limits.max_seconds, name)
+        at_most(value, limits.max_seconds, name)
         for value, name in (
             (options.budget.seconds, "dynasor.budget.seconds"),
             (options.deadline_ms and options.deadline_ms / 1000, "dynasor.deadline_ms"),
         )
         if value is not None
     ]
-    wave = options.wave or effort.wave or config.allocator.wave
+    changed = with_settings(config, algorithm, samples, options)
+    sampling = sampling_for(asked, changed, algorithm)
+    check_affordable(changed, algorithm, sampling, options)
     return Plan(
         id=f"{'chatcmpl' if isinstance(asked, ChatRequest) else 'cmpl'}-{uuid4().hex}",
         model=asked.model,
         algorithm=algorithm,
-        prompt=_prompt(asked, "" if algorithm == "none" else config.instruction),
-        sampling=_sampling(asked, config, plain=algorithm == "none"),
+        config=changed,
+        prompt=prompt_for(asked, algorithm, config.instruction),
+        sampling=sampling,
         samples=samples,
-        rule=options.stop.rule or effort.rule or config.allocator.rule,
-        wave=samples if algorithm == "none" else min(wave, samples),
+        rule=_rule(options, algorithm, effort, changed),
+        wave=_wave(options, algorithm, effort, changed, samples),
         tokens=options.budget.tokens,
         deadline=min([*seconds, limits.max_seconds]),
         in_hurry=bool(seconds),
         priority=options.priority,
-        report_every=_report_every(asked, algorithm, bool(seconds)),
+        report_every=report_every_for(asked, algorithm, bool(seconds)),
+        writing=_writing(options, algorithm),
     )
+
+
+def _samples(
+    asked: ChatRequest | CompletionRequest, algorithm: AlgorithmName, effort: Effort, config: Config
+) -> int:
+    """The full budget, or the answers wanted of a plain request."""
+    most = config.server.max_samples
+    if algorithm == "none":
+        return at_most(asked.n or 1, most, "n")
+    if asked.n not in (None, 1):
+        message = f"{algorithm} gives one answer; leave n out, or ask for algorithm none"
+        raise ApiError(400, f"n: {message}", param="n")
+    given = asked.dynasor.budget.samples
+    if algorithm not in WITHOUT_SAMPLES:
+        wanted = given or effort.samples or config.algorithm.samples
+        return at_most(wanted, most, "dynasor.budget.samples")
+    if given is not None:
+        message = f"{algorithm} writes one text; limit it by max_tokens or dynasor.budget.tokens"
+        raise ApiError(400, f"dynasor.budget.samples: {message}", param="dynasor.budget.samples")
+    return 1
+
+
+def _rule(options: DynasorOptions, algorithm: AlgorithmName, effort: Effort, config: Config) -> str:
+    """The stop rule: the client's, that of the effort, the configured one, the program's own."""
+    if algorithm == "none":
+        return config.allocator.rule
+    if algorithm == "agentwrite":
+        if options.stop.rule is not None:
+            message = "agentwrite has no votes that a rule could look at"
+            raise ApiError(400, f"dynasor.stop.rule: {message}", param="dynasor.stop.rule")
+        return "never"
+    if options.stop.rule is not None:
+        rule = options.stop.rule
+    else:
+        rule = (effort.rule if effort.algorithm == algorithm else None) or config.allocator.rule
+    allocator = config.allocator.model_copy(update={"rule": rule})
+    return rule_of(config.model_copy(update={"allocator": allocator}))
+
+
+def _wave(
+    options: DynasorOptions,
+    algorithm: AlgorithmName,
+    effort: Effort,
+    config: Config,
+    samples: int,
+) -> int:
+    """Requests in flight: the client's, that which suits the program, that of the effort."""
+    if algorithm == "none":
+        return samples
+    if algorithm == "agentwrite":
+        return options.wave or WRITERS
+    wave = options.wave or effort.wave or config.allocator.wave
+    allocator = config.allocator.model_copy(update={"wave": wave})
+    suits = algorithm_of(config).wave(config.model_copy(update={"allocator": allocator}))
+    return min(options.wave or suits, samples)
+
+
+def _writing(options: DynasorOptions, algorithm: AlgorithmName) -> WriteConfig | None:
+    if algorithm == "agentwrite" and options.write is None:
+        message = 'agentwrite needs {"words": ...}, the length of the text'
+        raise ApiError(400, f"dynasor.write: {message}", param="dynasor.write")
+    return options.write
 
 
 def _algorithm(
@@ -130,7 +209,7 @@ def _algorithm(
     if asked.model == served:
         suffix = ""
     elif not colon or name != served or suffix not in ALGORITHMS:
-        known = ", ".join([served, *(f"{served}:{algorithm}" for algorithm in ALGORITHMS)])
+        known = ", ".join([served, *(f"{served}:{algorithm}" for algorithm in servable(config))])
         raise ApiError(
             404,
             f"no model {asked.model[:100]!r}; there are {known}",
@@ -140,75 +219,13 @@ def _algorithm(
     level = asked.reasoning_effort if isinstance(asked, ChatRequest) else None
     effort = config.server.effort[level or config.server.default_effort]
     options = asked.dynasor
+    field, algorithm = "reasoning_effort", effort.algorithm
     if options.algorithm is not None:
-        return options.algorithm, effort
-    if suffix:
-        return cast(AlgorithmName, suffix), effort
-    if level is None and options.budget.samples is not None and effort.algorithm == "none":
-        return "self-consistency", effort  # who gives a budget of samples wants them
-    return effort.algorithm, effort
-
-
-def _at_most(value: float, limit: float, name: str) -> int:
-    if value > limit:
-        raise ApiError(400, f"{name}: {value:g} is more than this server's {limit:g}", param=name)
-    return cast(int, value)
-
-
-def _sampling(asked: ChatRequest | CompletionRequest, config: Config, *, plain: bool) -> Sampling:
-    base = Sampling(max_tokens=config.algorithm.max_tokens) if plain else sampling_of(config)
-    name, tokens = "max_tokens", asked.max_tokens
-    if isinstance(asked, ChatRequest) and asked.max_completion_tokens is not None:
-        name, tokens = "max_completion_tokens", asked.max_completion_tokens
-    if tokens is not None:
-        _at_most(tokens, config.server.max_tokens, name)
-    limit = tokens or base.max_tokens
-    if not plain and asked.logprobs not in (None, False):
-        raise ApiError(
-            400,
-            "logprobs: only of plain requests, not of answers that many samples agreed on",
-            param="logprobs",
-        )
-    if asked.dynasor.budget.tokens is not None:
-        limit = min(limit, asked.dynasor.budget.tokens)
-    return replace(
-        base,
-        max_tokens=limit,
-        temperature=base.temperature if asked.temperature is None else asked.temperature,
-        top_p=base.top_p if asked.top_p is None else asked.top_p,
-        stop=asked.stops,
-        alternatives=_alternatives(asked),
-        seed=None if asked.seed is None else asked.seed % SEEDS,
-    )
-
-
-def _alternatives(asked: ChatRequest | CompletionRequest) -> int | None:
-    """How many likely tokens are wanted in each place; None for no log-probabilities."""
-    if isinstance(asked, CompletionRequest):
-        return asked.logprobs
-    if not asked.logprobs:
-        if asked.top_logprobs:
-            raise ApiError(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
-        return None
-    return asked.top_logprobs or 0
-
-
-def _prompt(asked: ChatRequest | CompletionRequest, instruction: str) -> Prompt:
-    if isinstance(asked, CompletionRequest):
-        return asked.text
-    messages = [
-        Message(role="system" if turn.role == "developer" else turn.role, content=turn.text)
-        for turn in asked.messages
-    ]
-    if instruction and messages[-1]["role"] == "user":
-        messages[-1]["content"] += f"\n\n{instruction}"
-    return tuple(messages)
-
-
-def _report_every(
-    asked: ChatRequest | CompletionRequest, algorithm: AlgorithmName, in_hurry: bool
-) -> int | None:
-    if asked.stream:
-        return 1 if algorithm == "none" else PROGRESS_EVERY
-    # A plain answer that is cut short is given as far as it got.
-    return PROGRESS_EVERY if in_hurry and algorithm == "none" else None
+        field, algorithm = "dynasor.algorithm", options.algorithm
+    elif suffix:
+        field, algorithm = "model", cast(AlgorithmName, suffix)
+    elif level is None and options.budget.samples is not None and algorithm == "none":
+        algorithm = "self-consistency"  # who gives a budget of samples wants them
+    if (reason := why_not(config, algorithm)) is not None:
+        raise ApiError(400, f"{field}: {algorithm}: {reason}", param=field)
+    return algorithm, effort

@@ -10,25 +10,29 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 
 import uvicorn
 
 from certaindex.equivalence import AnswerEquivalence
 from dynasor.config import Config
+from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError, DynasorError
 from dynasor.ranking.scorer import ranking
 from dynasor.vote_weights import weigher
 from serving.app import create_app, reconfigure, with_front_door
-from serving.engine_guard import EngineGuard
 from serving.front_door import is_loopback
 from serving.keys import Keys, load_keys
 from serving.logs import configure
+from serving.program_settings import why_not
 
 logger = logging.getLogger(__name__)
 
-READERS = 32
-"""Threads that read answers; a hostile answer may hold one for some seconds."""
+READERS = 512
+"""Most threads that read answers, one for each query: a hostile answer may hold one for seconds."""
+COMPARERS = 2
+"""Processes that compare answers; the second starts when the first is busy."""
 CUT_GRACE = 5.0
 """Seconds that clients have to take their best answers so far after the drain."""
 
@@ -50,6 +54,22 @@ def keys_of(config: Config) -> Keys:
     return keys
 
 
+def check_efforts(config: Config) -> None:
+    """See that what the levels of effort mean can be served.
+
+    Raises:
+        ConfigError: naming the level whose algorithm cannot.
+    """
+    for level, effort in config.server.effort.items():
+        reason = why_not(config, effort.algorithm)
+        if effort.algorithm == "agentwrite":
+            reason = "each request must say how long its text shall be"
+        if reason is not None:
+            raise ConfigError(
+                f"server.effort.{level}.algorithm = {effort.algorithm!r} cannot be served: {reason}"
+            )
+
+
 def run_server(config: Config, reload: Callable[[], Config]) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP reads the configuration anew.
 
@@ -68,7 +88,9 @@ def run_server(config: Config, reload: Callable[[], Config]) -> None:
         )
     keys = keys_of(config)
     weigher(config)
+    check_efforts(config)
     door = listen(config.server.host, config.server.port)
+    give_up_after(door, config.server.stalled)
     configure()
     # uvicorn's loop, which is the fast one where that is installed.
     with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
@@ -90,15 +112,31 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
+def give_up_after(listening: socket.socket, stalled: float) -> None:
+    """Have the system close connections whose client takes no more data for so many seconds.
+
+    The front door frees what such a client holds (`serving.front_door`), but what was already handed to
+    its connection would else keep that open for as long as the client likes. Connections get the option
+    from the socket that they came in at (tcp(7)); systems that do not know it go without.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        longest = (1 << 31) - 1
+        listening.setsockopt(socket.IPPROTO_TCP, option, min(longest, ceil(1000 * stalled)))
+
+
 async def _serve(
     config: Config, keys: Keys, reload: Callable[[], Config], listening: socket.socket
 ) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(READERS, "reader"))
-    with AnswerEquivalence() as equivalence, ranking(config.ranking) as scorer:
+    loop.set_default_executor(ThreadPoolExecutor(min(READERS, config.server.max_queries), "reader"))
+    with (
+        AnswerEquivalence(workers=COMPARERS) as equivalence,
+        ranking(config.ranking) as scorer,
+    ):
         app = create_app(config, keys, equivalence, os.environ, scorer=scorer)
         door = with_front_door(app, config, keys)
-        guard = app.state.service.guard
+        engine = app.state.service.engine
         server = _Server(
             uvicorn.Config(
                 door,
@@ -121,10 +159,12 @@ async def _serve(
         def read_again() -> None:
             try:
                 new = reload()
+                check_efforts(new)
                 fixed = reconfigure(app, door, new, keys_of(new))
             except DynasorError as error:
                 logger.error("the configuration stays as it was: %s", error)
                 return
+            give_up_after(listening, new.server.stalled)
             logger.info("new configuration")
             if fixed:
                 logger.warning("these need a new start: %s", ", ".join(fixed))
@@ -134,7 +174,7 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, read_again)
         serving = asyncio.create_task(server.serve([listening]))
         try:
-            await _start(guard, serving)
+            await _start(engine, serving)
             if not serving.done():
                 where = f"http://{config.server.host}:{listening.getsockname()[1]}"
                 logger.info("ready: %s on %s/v1", app.state.service.served, where)
@@ -142,12 +182,12 @@ async def _serve(
         finally:
             server.should_exit = True
             await asyncio.gather(serving, return_exceptions=True)
-            await guard.close()
+            await engine.close()
 
 
-async def _start(guard: EngineGuard, serving: asyncio.Task[None]) -> None:
+async def _start(engine: Engine, serving: asyncio.Task[None]) -> None:
     """Start the engine while the server already says that it lives."""
-    starting = asyncio.create_task(guard.start())
+    starting = asyncio.create_task(engine.start())
     await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():  # told to end before it was ready
         starting.cancel()

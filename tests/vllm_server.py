@@ -26,9 +26,11 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 SLOTS = 8
-FLAGS = [
+ENGINE = [
     *("--enforce-eager", "--block-size", "32", "--max-num-seqs", str(SLOTS)),
     *("--dtype", "bfloat16"),
+]
+GANGS = [
     *("--scheduler-cls", "dynasor.scheduling.vllm_scheduler.GangScheduler"),
     *("--additional-config", '{"dynasor": {"policy": "gang-srpt"}}'),
     *("--distributed-executor-backend", IN_ENGINE),
@@ -56,8 +58,8 @@ class VLLMServer(NamedTuple):
 
 
 @contextmanager
-def serve(log: Path) -> Iterator[VLLMServer]:
-    """Start a server, and end it with all its processes."""
+def serve(log: Path, *, gangs: bool = True) -> Iterator[VLLMServer]:
+    """Start a server, with our scheduler in it or with vLLM's, and end it with all its processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,7 +67,8 @@ def serve(log: Path) -> Iterator[VLLMServer]:
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(embedded_model()), "--served-model-name", server.model),
-        *("--host", "127.0.0.1", "--port", str(port), "--enable-prompt-tokens-details", *FLAGS),
+        *("--host", "127.0.0.1", "--port", str(port), "--enable-prompt-tokens-details"),
+        *(ENGINE + GANGS if gangs else ENGINE),
     ]
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -25,6 +25,13 @@ def with_rewards(config: Config, engine: Engine) -> Engine:
     return RewardedEngine(engine, build_reward(config), batch=config.algorithm.reward.batch)
 
 
+def has_reward(config: Config) -> bool:
+    """Whether a reward model is set, or the embedded model's own is there."""
+    if config.algorithm.reward.kind is not None:
+        return True
+    return config.is_embedded and (embedded_model.reward_path() / "config.json").is_file()
+
+
 def build_reward(config: Config) -> RewardModel:
     """The reward model that `[algorithm.reward]` names, not yet started.
 

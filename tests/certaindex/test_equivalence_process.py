@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from certaindex import equivalence as module
+from certaindex import equivalence_workers as workers
 from certaindex.equivalence import (
     AnswerEquivalence,
 )
@@ -185,12 +186,12 @@ def test_without_a_worker_answers_compare_by_the_cheap_rules(
     def broken() -> None:
         raise WorkerLost("no module named math_verify")
 
-    monkeypatch.setattr(module, "EquivalenceProcess", broken)
+    monkeypatch.setattr(workers, "EquivalenceProcess", broken)
     with AnswerEquivalence() as equivalence:
         for constant in range(5):
             assert not equivalence.same("x", f"x+{constant}")
         assert equivalence.same("0.5", "1/2")
-    assert len(caplog.records) == module.MAX_FAILED_STARTS
+    assert len(caplog.records) == workers.MAX_FAILED_STARTS
     assert "math_verify" in caplog.text
 
 

@@ -19,6 +19,7 @@ from serving.app import create_app, with_front_door
 from serving.engine_guard import EngineGuard
 from serving.front_door import FrontDoor
 from serving.keys import Keys
+from serving.server import give_up_after, listen
 
 QUESTION = [{"role": "user", "content": "what is two and two?"}]
 MODEL = "scripted"
@@ -29,6 +30,8 @@ class Running:
     app: FastAPI
     door: FrontDoor
     root: str
+    equivalence: AnswerEquivalence
+    connections: set[Any]
     clients: list[AsyncOpenAI] = field(default_factory=list)
 
     def openai(self, key: str = "none") -> AsyncOpenAI:
@@ -67,21 +70,25 @@ async def running(
     config = config or settings()
     keys = keys or Keys([])
     guard = EngineGuard(build, NoOpTracer(), patience=5.0)
-    with AnswerEquivalence(deadline) as equivalence, ranking(config.ranking) as scorer:
+    with (
+        AnswerEquivalence(deadline, workers=2) as equivalence,
+        ranking(config.ranking) as scorer,
+    ):
         app = create_app(config, keys, equivalence, {}, guard, scorer)
         door = with_front_door(app, config, keys)
         server = uvicorn.Server(
-            uvicorn.Config(
-                door, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1
-            )
+            uvicorn.Config(door, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
         )
+        listening = listen("127.0.0.1", 0)
+        give_up_after(listening, config.server.stalled)
         server.install_signal_handlers = lambda: None
-        await guard.start()
-        serving = asyncio.create_task(server._serve())
+        await app.state.service.engine.start()
+        serving = asyncio.create_task(server._serve([listening]))
         while not server.started:
             await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        here = Running(app, door, f"http://127.0.0.1:{port}")
+        port = listening.getsockname()[1]
+        connections = server.server_state.connections
+        here = Running(app, door, f"http://127.0.0.1:{port}", equivalence, connections)
         try:
             yield here
         finally:
@@ -89,4 +96,4 @@ async def running(
                 await client.close()
             server.should_exit = True
             await serving
-            await guard.close()
+            await app.state.service.engine.close()

@@ -25,11 +25,20 @@ def scored(request: Request, told: str) -> list[ScoredToken]:
     return [ScoredToken(word, -0.5, likely) for word in re.findall(r"\S+ ?", told)]
 
 
+def logprobs(request: Request, each: float, tokens: int) -> list[float] | None:
+    return [each] * tokens if request.sampling.logprobs else None
+
+
+def confidence(request: Request, tokens: int) -> list[float] | None:
+    return [1.0] * tokens if request.sampling.top_logprobs else None
+
+
 @dataclass
 class ScriptedEngine:
     """Word by word; dies, fails or refuses on order."""
 
     say: Say = field(default_factory=boxed)
+    logprob: Callable[[Request], float] = lambda request: -0.1
     pause: float = 0.0
     seeds: bool = True
     dead: bool = False
@@ -57,7 +66,7 @@ class ScriptedEngine:
         self.requests.append(request)
         self.running.add(request.id)
         self.most_running = max(self.most_running, len(self.running))
-        told, text = "", self.say(request)
+        told, text, each = "", self.say(request), self.logprob(request)
         words = ["hm"] * request.sampling.max_tokens if text is None else text.split(" ")
         try:
             for number, word in enumerate(words, 1):
@@ -74,7 +83,14 @@ class ScriptedEngine:
                     return
                 told += f"{word} " if number < len(words) else word
                 if request.report_every and number % request.report_every == 0:
-                    yield Progress(request.id, told, number, None, scored(request, told))
+                    yield Progress(
+                        request.id,
+                        told,
+                        number,
+                        confidence(request, number),
+                        logprobs(request, each, number),
+                        scored(request, told),
+                    )
         finally:
             self.running.discard(request.id)
         reason = "length" if text is None else "stop"
@@ -84,6 +100,8 @@ class ScriptedEngine:
             len(words),
             prompt_tokens=7,
             finish_reason=reason,
+            confidence=confidence(request, len(words)),
+            logprobs=logprobs(request, each, len(words)),
             scored=scored(request, told),
         )
 

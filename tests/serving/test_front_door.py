@@ -217,8 +217,32 @@ async def test_a_client_that_does_not_read_on_loses_its_gang():
         while not engine.cut:
             await asyncio.sleep(0.05)
         await server.idle()
+        # Nor does it keep its connection, though what waits there was never read.
+        async with asyncio.timeout(30):
+            while server.connections:
+                await asyncio.sleep(0.05)
         writer.close()
     assert not engine.running
+
+
+async def test_a_client_that_does_not_read_a_whole_answer_frees_its_place():
+    engine = ScriptedEngine(lambda request: "word" * 4_000_000)
+    async with running(engine, config=settings(stalled=0.3)) as server:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", int(server.root[-5:].strip(":")), limit=1024
+        )
+        body = json.dumps(BODY).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+        )
+        kind = "Content-Type: application/json"
+        writer.write(f"{head}\r\n{kind}\r\n\r\n".encode() + body)
+        await reader.readline()
+        await server.idle()
+        async with asyncio.timeout(30):
+            while server.connections:
+                await asyncio.sleep(0.05)
+        writer.close()
 
 
 async def test_other_sites_pages_and_names_are_kept_out(shared):

@@ -19,7 +19,10 @@ FIELDS = [
 ]  # fmt: skip
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-    | st.sampled_from([MODEL, f"{MODEL}:self-consistency", "low", "user", "\ud800", 1e308, 10**400])
+    | st.sampled_from([
+        MODEL, f"{MODEL}:self-consistency", f"{MODEL}:dynasor-cot", "deepconf", "low", "user", "\ud800",
+        1e308, 10**400,
+    ])
 )  # fmt: skip
 JSON = st.recursive(
     SCALARS,
@@ -27,7 +30,25 @@ JSON = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ["role", "content", "budget", "samples", "stop", "rule", "x", "type", "text"]
+                [
+                    "role",
+                    "content",
+                    "budget",
+                    "samples",
+                    "stop",
+                    "rule",
+                    "x",
+                    "type",
+                    "text",
+                    "algorithm",
+                    "search",
+                    "children",
+                    "cot",
+                    "interval",
+                    "deepconf",
+                    "keep",
+                    "write",
+                ]
             ),
             inner,
             max_size=4,

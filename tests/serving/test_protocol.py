@@ -206,7 +206,12 @@ async def test_completions_whole_and_streamed():
 async def test_models_are_listed_with_their_algorithms():
     async with running(ScriptedEngine()) as server:
         client = server.openai()
-        assert [model.id async for model in client.models.list()] == [MODEL, SC]
+        assert [model.id async for model in client.models.list()] == [
+            MODEL,
+            SC,
+            *(f"{MODEL}:{name}" for name in ("dynasor-cot", "deepconf", "short-m-of-k")),
+            f"{MODEL}:agentwrite",
+        ]
         assert (await client.models.retrieve(SC)).id == SC
         with pytest.raises(openai.NotFoundError):
             await client.models.retrieve("nothing")

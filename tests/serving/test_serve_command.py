@@ -55,6 +55,19 @@ def test_plain_streamed_and_reasoned_answers_of_the_real_model(client):
     assert thought.usage.prompt_tokens > plain.usage.prompt_tokens
 
 
+@pytest.mark.parametrize("algorithm", ["dynasor-cot", "deepconf", "short-m-of-k"])
+def test_programs_run_on_the_real_engine_and_their_bills_add_up(client, algorithm):
+    answer = client.chat.completions.create(
+        model=f"embedded:{algorithm}", messages=MESSAGES, reasoning_effort="low", seed=1
+    )
+    tokens = answer.dynasor["tokens"]
+    spent = sum(tokens[kind] for kind in ("answer", "other_samples", "probes", "cut"))
+    assert answer.dynasor["answer"] == "17"
+    assert answer.usage.completion_tokens == spent
+    assert tokens["answer"] > 0
+    assert "17" in answer.choices[0].message.content
+
+
 def test_the_same_seed_gives_the_same_answers(client):
     ask = {"messages": MESSAGES, "seed": 5, "model": "embedded", "n": 3}
     texts = [
