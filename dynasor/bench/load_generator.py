@@ -181,4 +181,5 @@ def _say(event: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _Sender().run()
+    with suppress(BrokenPipeError):  # the parent was killed
+        _Sender().run()
