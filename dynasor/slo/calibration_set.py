@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dynasor.errors import DataError
 from dynasor.slo.promise import MOST_CLASSES, ClassSettings, LossKind
 
-VERSION = 1
 LARGEST_FILE = 64 << 20
 MOST_QUERIES = 100_000
 MOST_SETTINGS = 1_000
@@ -113,7 +112,7 @@ class CalibrationSet(_Part):
         classes: name -> calibration.
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     model: str = Field(max_length=500)
     rate: float | None = Field(gt=0)
     classes: dict[str, ClassCalibration] = Field(min_length=1, max_length=MOST_CLASSES)
