@@ -2,12 +2,12 @@
 
     python benchmarks/promise_coverage.py TRACE EPSILON [TRACE EPSILON]... [--json]
 
-Each split draws a half of the questions and one random order of samples a question to calibrate on. The
-settings are one family of stop rules from safe to bold; the boldest that is certified to change at most
-EPSILON of the answers, with confidence 1 - delta, is tested on the other half, where each question is run
-in all orders but counts once. Beside it: the rule as it comes (no calibration), the boldest setting whose
-loss on the calibration half is at most EPSILON (calibration without a guarantee), and the cheapest that
-keeps EPSILON on the test half (hindsight, which nobody has).
+Each split draws a half of the questions and one random order of samples a question to calibrate on.
+The settings are one family of stop rules from safe to bold; the boldest that is certified to change at
+most EPSILON of the answers, with confidence 1 - delta, is tested on the other half, where each question
+is run in all orders but counts once. Beside it: the rule as it comes (no calibration), the boldest
+setting whose loss on the calibration half is at most EPSILON (calibration without a guarantee), and the
+cheapest that keeps EPSILON on the test half (hindsight, which nobody has).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dynasor.errors import DataError
-from dynasor.slo.promise import MOST_CLASSES, ClassSettings, LossKind
+from dynasor.slo.promise import MOST_CLASSES, ClassSettings, Guarantee, LossKind
 
 LARGEST_FILE = 64 << 20
 MOST_QUERIES = 100_000
@@ -59,6 +59,7 @@ class CertifiedSetting(_Part):
         loss: mean over the calibrated queries.
         bound: upper bound of the true loss at confidence 1 - delta, for this setting alone.
         p_value: of the hypothesis that the true loss exceeds epsilon; 0 for the full budget itself.
+            In a guarantee of the mean it is no part of the proof.
         tokens: output tokens a query in the mean, those of cut samples included.
         samples: finished samples a query in the mean.
     """
@@ -75,16 +76,20 @@ class ClassCalibration(_Part):
     """What was calibrated of one class.
 
     Attributes:
+        full_samples: full budget against which losses are, samples a query.
         loss: what epsilon bounds.
         epsilon: most loss that is promised; None where none is, and then nothing was certified.
+        guarantee: with confidence 1 - delta, or in the mean over calibrations.
         delta: chance that it is broken.
         certified: the settings that keep it, safest first; the first is the full budget itself.
         chosen: index of the one that was chosen.
         queries: under the chosen one.
     """
 
+    full_samples: int = Field(ge=1, le=1024)
     loss: LossKind
     epsilon: float | None = Field(gt=0, le=1)
+    guarantee: Guarantee
     delta: float = Field(gt=0, lt=1)
     certified: tuple[CertifiedSetting, ...] = Field(min_length=1, max_length=MOST_SETTINGS)
     chosen: int = Field(ge=0)

@@ -21,6 +21,10 @@ LossKind = Literal["answer", "accuracy"]
 """What `epsilon` bounds, as a mean over queries. `answer`: whether the answer differs from the full
 budget's, 0 or 1. `accuracy`: whether the full budget was right less whether the answer is, so -1, 0 or
 1, which needs questions whose right answer is known."""
+Guarantee = Literal["confidence", "mean"]
+"""How surely. `confidence`: with probability 1 - delta over the recorded queries that it was calibrated
+on (Learn then Test). `mean`: in the mean over such calibrations (conformal risk control); fewer queries
+do."""
 MOST_CLASSES = 100
 
 
@@ -54,6 +58,9 @@ class QueryClass(Section):
         le=1,
         description="most loss against the full budget, mean over queries: 0.02 is 2 points",
     )
+    guarantee: Guarantee = Field(
+        "confidence", description="with confidence 1 - delta, or in the mean over calibrations"
+    )
     delta: float | None = Field(
         None,
         gt=0,
@@ -74,6 +81,9 @@ class QueryClass(Section):
     )
     tokens_per_day: int | None = Field(
         None, ge=1, description="most output tokens of all queries of a day"
+    )
+    share: float = Field(
+        1.0, gt=0, le=1e6, description="of slo.rate, against the shares of the other classes"
     )
     weight: float = Field(
         1.0, gt=0, le=1e6, description="what a query counts for against those of other classes"
@@ -101,6 +111,11 @@ class QueryClass(Section):
         if self.delta is not None and self.epsilon is None:
             raise ValueError(
                 f"delta = {self.delta:g} without epsilon: there is nothing to be sure of"
+            )
+        if self.delta is not None and self.guarantee == "mean":
+            raise ValueError(
+                f"delta = {self.delta:g} with guarantee = 'mean': a promise in the mean has no "
+                "confidence; leave one of the two out"
             )
         for (low, sooner), (high, later) in pairwise(self.targets):
             if later < sooner:
