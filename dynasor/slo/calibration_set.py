@@ -78,7 +78,7 @@ class ClassCalibration(_Part):
     Attributes:
         full_samples: full budget against which losses are, samples a query.
         loss: what epsilon bounds.
-        epsilon: most loss that is promised; None where none is, and then nothing was certified.
+        epsilon: most loss that is promised.
         guarantee: with confidence 1 - delta, or in the mean over calibrations.
         delta: chance that it is broken.
         certified: the settings that keep it, safest first; the first is the full budget itself.
@@ -88,7 +88,7 @@ class ClassCalibration(_Part):
 
     full_samples: int = Field(ge=1, le=1024)
     loss: LossKind
-    epsilon: float | None = Field(gt=0, le=1)
+    epsilon: float = Field(gt=0, le=1)
     guarantee: Guarantee
     delta: float = Field(gt=0, lt=1)
     certified: tuple[CertifiedSetting, ...] = Field(min_length=1, max_length=MOST_SETTINGS)

@@ -7,7 +7,7 @@ on the same samples in the same order, so that the full budget itself loses noth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Outcomes:
     Attributes:
         differed: (settings, queries) bool, whether the answer is not the full budget's.
         right: (settings, queries) bool, whether it is the gold one.
-        full_right: (queries,) bool, whether the full budget's is.
+        full_right: (settings, queries) bool, whether the full budget's is, at the setting's wave.
         tokens: (settings, queries) float64, output tokens, those of cut samples included.
         samples: (settings, queries) float64, finished samples.
         sample_tokens: (settings, queries) float64, mean tokens of these.
@@ -66,6 +66,21 @@ class Outcomes:
     def bounded_losses(self, kind: LossKind) -> NDArray[np.float64]:
         """(settings, queries) 0 or 1, what a guarantee is computed on; see `certaindex.calibration`."""
         return np.maximum(self.losses(kind), 0.0)
+
+    def at(self, settings: object, queries: object) -> Outcomes:
+        """Of some settings and some queries, both given as numpy indexes or slices."""
+        picked = {
+            field.name: getattr(self, field.name)[settings][:, queries] for field in fields(self)
+        }
+        return Outcomes(**picked)
+
+
+def stack(parts: Sequence[Outcomes]) -> Outcomes:
+    """Settings of several tables over the same queries, one below the other."""
+    names = [field.name for field in fields(Outcomes)]
+    return Outcomes(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    )
 
 
 def outcomes_of(
@@ -110,7 +125,7 @@ def outcomes_of(
     return Outcomes(
         differed=np.array([[e.answer != answer for e in row] for _, row, answer in pairs]).T,
         right=np.array([[is_right(query, e.answer) for e in row] for query, row, _ in pairs]).T,
-        full_right=np.array([is_right(query, answer) for query, _, answer in pairs]),
+        full_right=np.array([[is_right(query, answer)] * len(row) for query, row, answer in pairs]).T,
         tokens=numbers[0],
         samples=numbers[1],
         sample_tokens=numbers[2],
