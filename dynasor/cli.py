@@ -40,6 +40,7 @@ from dynasor.commands.record import record
 from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
 from dynasor.commands.solve import solve
+from dynasor.commands.tune import tune
 from dynasor.commands.write import write
 from dynasor.errors import DynasorError, MissingExtra
 
@@ -163,6 +164,7 @@ app.command()(replay)
 app.command()(rules)
 app.command()(evidence)
 app.command()(calibrate)
+app.command()(tune)
 app.command()(serve)
 app.command()(key)
 

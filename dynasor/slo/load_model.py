@@ -99,7 +99,9 @@ class LoadModel:
             for each, question in traffic_of.questions.items()
         }
         self._ranked = {
-            _name(group, each): rank for group, ranks in ranked.items() for each, rank in ranks.items()
+            _name(group, each): rank
+            for group, ranks in ranked.items()
+            for each, rank in ranks.items()
         }
         self._seed = seed
 
@@ -168,7 +170,8 @@ class LoadModel:
             policy=platform.policy,
             aging=self._aging,
             forecast={
-                group: Forecast(parse_rule(setting.rule)) for group, setting in plan.settings.items()
+                group: Forecast(parse_rule(setting.rule))
+                for group, setting in plan.settings.items()
             },
             ranked=self._ranked if platform.ranked else None,
             seed=self._seed + repeat,

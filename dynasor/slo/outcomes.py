@@ -125,7 +125,9 @@ def outcomes_of(
     return Outcomes(
         differed=np.array([[e.answer != answer for e in row] for _, row, answer in pairs]).T,
         right=np.array([[is_right(query, e.answer) for e in row] for query, row, _ in pairs]).T,
-        full_right=np.array([[is_right(query, answer)] * len(row) for query, row, answer in pairs]).T,
+        full_right=np.array(
+            [[is_right(query, answer)] * len(row) for query, row, answer in pairs]
+        ).T,
         tokens=numbers[0],
         samples=numbers[1],
         sample_tokens=numbers[2],

@@ -1,0 +1,201 @@
+"""From what the search tried to the plan that keeps every promise as cheaply as possible.
+
+The loss: settings are certified on the calibration part of the queries (`dynasor.slo.guarantee`), all at
+once, so the cheapest among them may be taken. Latency and tokens: plans of certified settings are
+simulated anew, with other arrivals and other questions than in the search, cheapest first, until one
+keeps all promises. What it does is then looked at on the queries that were held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from dynasor.slo.guarantee import Guarantee, Tested, certify
+from dynasor.slo.prediction import Prediction, Problem, Shortfall
+from dynasor.slo.refusal import SloRefusedError, refusal, words
+from dynasor.slo.search import Tried
+from dynasor.slo.space import Plan, Platform
+from dynasor.slo.tables import Places, Split
+
+REPEATS = (1, 2, 3, 4, 5)
+"""Runs of the simulator from which the prediction of a plan is; the search has run 0."""
+MOST_TRIED = 60
+"""Plans that are simulated to find one that keeps its promises."""
+_PLATFORMS = 4
+_MOST_ASSIGNMENTS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another setting of a class, with all else as chosen.
+
+    Attributes:
+        group: the class.
+        tested: the setting, and what the calibration says of it.
+        latency: 90th percentile, seconds.
+    """
+
+    group: str
+    tested: Tested
+    latency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The result.
+
+    Attributes:
+        plan: the chosen one.
+        guarantees: class -> what was certified.
+        expected: on the calibration part of the queries, over `REPEATS` runs.
+        held: the same on the queries that were held out.
+        neighbours: what other settings would cost.
+        tried: all of the search.
+    """
+
+    plan: Plan
+    guarantees: Mapping[str, Guarantee]
+    expected: Prediction
+    held: Prediction
+    neighbours: tuple[Neighbour, ...]
+    tried: tuple[Tried, ...]
+
+    def chosen(self, group: str) -> Tested:
+        """The setting of a class, as it was certified."""
+        setting = self.plan.settings[group]
+        return next(each for each in self.guarantees[group].tested if each.setting == setting)
+
+
+def tune(
+    problem: Problem,
+    tried: Sequence[Tried],
+    progress: Callable[[str], None] | None = None,
+) -> Tuned:
+    """Certify, choose, and look at the choice.
+
+    Raises:
+        SloRefusedError: if no certified setting keeps the promises of latency and tokens.
+    """
+    guarantees = {
+        group: certify(
+            problem.tables[group],
+            problem.splits[group],
+            [each.plan.settings[group] for each in worthwhile(tried)],
+            promise,
+        )
+        for group, promise in problem.promises.items()
+    }
+    failed: list[tuple[Plan, list[Shortfall]]] = []
+    for number, plan in enumerate(candidates(problem, guarantees, tried)):
+        if progress is not None:
+            progress(f"plan {number + 1}: {words(plan)}")
+        short = problem.shortfalls(problem.predict(plan, _calibrated, repeats=REPEATS[:1]))
+        if not short:
+            expected = problem.predict(plan, _calibrated, repeats=REPEATS)
+            short = problem.shortfalls(expected)
+            if not short:
+                return _result(problem, plan, guarantees, expected, tried)
+        failed.append((plan, short))
+    raise SloRefusedError(refusal(problem, guarantees, failed, tried))
+
+
+def _result(
+    problem: Problem,
+    plan: Plan,
+    guarantees: Mapping[str, Guarantee],
+    expected: Prediction,
+    tried: Sequence[Tried],
+) -> Tuned:
+    return Tuned(
+        plan=plan,
+        guarantees=guarantees,
+        expected=expected,
+        held=problem.predict(plan, lambda split: split.held, repeats=REPEATS[:2]),
+        neighbours=tuple(_neighbours(problem, plan, guarantees)),
+        tried=tuple(tried),
+    )
+
+
+def _neighbours(
+    problem: Problem, plan: Plan, guarantees: Mapping[str, Guarantee]
+) -> Iterator[Neighbour]:
+    """The tested settings next to the chosen one by tokens, on both sides, and the full budget."""
+    for group, found in guarantees.items():
+        ladder = sorted(found.tested, key=lambda each: each.figures.tokens)
+        place = [each.setting for each in ladder].index(plan.settings[group])
+        around = [
+            *ladder[max(0, place - 2) : place],
+            *ladder[place + 1 : place + 3],
+            found.tested[0],
+        ]
+        for tested in dict.fromkeys(around):
+            if tested.setting == plan.settings[group]:
+                continue
+            other = plan._replace(settings={**plan.settings, group: tested.setting})
+            expected = problem.predict(other, _calibrated, repeats=REPEATS[:1])
+            yield Neighbour(group, tested, expected[group].latency.percentile(90))
+
+
+def _calibrated(split: Split) -> Places:
+    return split.calibrate
+
+
+def worthwhile(tried: Sequence[Tried]) -> list[Tried]:
+    """Those that no other one beats in tokens, latency and loss at once, at its number of replicas."""
+
+    def figures(each: Tried) -> tuple[float, ...]:
+        return each.tokens, each.latency, each.loss, float(each.plan.platform.replicas)
+
+    kept = []
+    for each in tried:
+        mine = figures(each)
+        beaten = any(
+            all(a <= b for a, b in zip(figures(other), mine, strict=True))
+            and figures(other) != mine
+            for other in tried
+        )
+        if not beaten:
+            kept.append(each)
+    return kept
+
+
+def candidates(
+    problem: Problem, guarantees: Mapping[str, Guarantee], tried: Sequence[Tried]
+) -> Iterator[Plan]:
+    """Plans of certified settings, at most `MOST_TRIED`.
+
+    Fewest replicas first; then those whose promises the search has seen kept; then fewest tokens.
+    """
+    each_class = max(2, int(_MOST_ASSIGNMENTS ** (1 / len(guarantees))))
+    by_class = {
+        group: sorted(found.certified, key=lambda each: each.figures.tokens)[:each_class]
+        for group, found in guarantees.items()
+    }
+    replicas = sorted({each.plan.platform.replicas for each in tried})
+    for number in replicas:
+        kept = [each.plan for each in tried if each.kept and each.plan.platform.replicas <= number]
+        plans = []
+        for choice in product(*by_class.values()):
+            settings = {group: each.setting for group, each in zip(by_class, choice, strict=True)}
+            tokens = problem.mean(
+                {group: each.figures.tokens for group, each in zip(by_class, choice, strict=True)}
+            )
+            own = [plan.platform for plan in kept if plan.settings == settings]
+            for platform in dict.fromkeys([*own, *_best_platforms(tried)]):
+                plan = Plan(platform._replace(replicas=number), settings)
+                plans.append(((platform not in own, tokens), plan))
+        plans.sort(key=lambda row: row[0])
+        for _, plan in plans[: max(1, MOST_TRIED // len(replicas))]:
+            yield plan
+
+
+def _best_platforms(tried: Sequence[Tried]) -> list[Platform]:
+    """Platforms by the least latency for the tokens that they were seen with."""
+    best: dict[Platform, float] = {}
+    for each in tried:
+        cost = each.latency * each.tokens
+        platform = each.plan.platform._replace(replicas=1)
+        best[platform] = min(best.get(platform, cost), cost)
+    return sorted(best, key=best.__getitem__)[:_PLATFORMS]
