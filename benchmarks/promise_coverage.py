@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from certaindex.calibration import fixed_sequence, p_value, queries_needed, upper_bound
+from certaindex.calibration import fixed_sequence, p_values, queries_needed, upper_bound
 from dynasor.intervals import Interval
 from dynasor.recorded_query import collect_queries
 from dynasor.slo.outcomes import outcomes_of
@@ -129,8 +129,7 @@ def _choices(
     seen: Table, test: Table, tokens: Table, epsilon: float, delta: float
 ) -> list[tuple[str, int]]:
     """Name of a method -> index of its setting; the last index is the full budget."""
-    values = np.array([p_value(row, epsilon) for row in seen[:-1]])
-    certified = fixed_sequence(values, delta)
+    certified = fixed_sequence(p_values(seen[:-1], epsilon), delta)
     held = np.logical_and.accumulate(seen[:-1].mean(axis=1) <= epsilon)
     kept = np.flatnonzero(test.mean(axis=(1, 2)) <= epsilon)
     return [

@@ -47,11 +47,17 @@ def p_value(losses: Losses, epsilon: float) -> float:
     Raises:
         ValueError: if there is no query, or a number is out of range.
     """
+    return float(p_values(losses[None], epsilon)[0])
+
+
+def p_values(losses: Losses, epsilon: float) -> NDArray[np.float64]:
+    """`p_value` of each row of a table (settings, queries); (settings,) float64."""
     _check(losses, epsilon)
-    size = len(losses)
+    size = losses.shape[1]
     if _is_binary(losses):
-        return float(stats.binom.cdf(losses.sum(), size, epsilon))
-    return _hoeffding_bentkus(float(losses.mean()), size, epsilon)
+        exact: NDArray[np.float64] = stats.binom.cdf(losses.sum(axis=1), size, epsilon)
+        return exact
+    return np.array([_hoeffding_bentkus(mean, size, epsilon) for mean in losses.mean(axis=1)])
 
 
 def upper_bound(losses: Losses, delta: float) -> float:

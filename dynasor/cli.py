@@ -19,6 +19,7 @@ from dynasor.commands.bench import bench
 from dynasor.commands.bench_deprivation import bench_deprivation
 from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
+from dynasor.commands.capacity import capacity
 from dynasor.commands.evidence import evidence
 from dynasor.commands.options import (
     BaseUrlOption,
@@ -165,6 +166,7 @@ app.command()(rules)
 app.command()(evidence)
 app.command()(calibrate)
 app.command()(tune)
+app.command()(capacity)
 app.command()(serve)
 app.command()(key)
 

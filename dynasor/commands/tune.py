@@ -34,6 +34,12 @@ RateOption = Annotated[
 TrafficOption = Annotated[
     str, typer.Option("--traffic", help="poisson, gamma:CV (bursts), or trace:FILE of times.")
 ]
+ArrivalsOption = Annotated[
+    int,
+    typer.Option(
+        "--arrivals", min=20, max=100_000, help="Queries of a simulated run whose latency counts."
+    ),
+]
 
 
 def tune(
@@ -59,6 +65,7 @@ def tune(
     ] = None,
     samples: SamplesOption = None,
     traffic: TrafficOption = "poisson",
+    arrivals: ArrivalsOption = 400,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, search and runs.")] = 0,
     out: Annotated[
         Path, typer.Option("--out", help="Folder; the same command goes on there.")
@@ -124,6 +131,7 @@ def _tune(
     trials: int,
     families: list[str] | None,
     traffic: str,
+    arrivals: int,
     seed: int,
     out: Path,
     fresh: bool,
@@ -159,9 +167,7 @@ def _tune(
         def tell(text: str) -> None:
             progress.update(task, description=text)
 
-        problem = problem_of(
-            settings, engine, classes, space, traffic, seed=seed, progress=lambda _: None
-        )
+        problem = problem_of(settings, engine, classes, space, traffic, counted=arrivals, seed=seed)
         files = [engine_times, *trace_files(settings, traces)]
         tried = search(
             problem,
@@ -169,7 +175,7 @@ def _tune(
             study,
             trials=trials,
             seed=seed,
-            describes=fingerprint(settings, files, space, traffic, seed),
+            describes=fingerprint(settings, files, space, traffic, arrivals, seed),
             progress=lambda done, of: progress.update(task, completed=done, total=of),
         )
         tuned = tune(problem, tried, progress=tell)

@@ -36,9 +36,9 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> Iterator[str]:
         else f"with {100 * (1 - promise.risk):g}% confidence"
     )
     yield (
-        f"Class {name} was promised a loss of at most {100 * promise.epsilon:g} points ({what}) {sure}. "
-        f"Of its {len(problem.tables[name].queries)} recorded queries, {len(split.search)} were searched "
-        f"on, {len(split.calibrate)} calibrated, {len(split.held)} held out."
+        f"Class {name} was promised a loss of at most {100 * promise.epsilon:g} points ({what}) "
+        f"{sure}. Of its {len(problem.tables[name].queries)} recorded queries, {len(split.search)} "
+        f"were searched on, {len(split.calibrate)} calibrated, {len(split.held)} held out."
     )
     if not guarantee.enough:
         yield f"There is {too_few(name, promise, guarantee)}."
@@ -86,8 +86,8 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> Iterator[str]:
             fate = "certified" if each.tested.certified else "not certified"
             yield (
                 f"Next to it, {words_of(each.tested.setting)}: {other.tokens:,.0f} tokens, loss "
-                f"{100 * other.loss:.2g} points (bound {100 * other.bound:.2g}), p90 {each.latency:.3g} s; "
-                f"{fate}."
+                f"{100 * other.loss:.2g} points (bound {100 * other.bound:.2g}), p90 "
+                f"{each.latency:.3g} s; {fate}."
             )
 
 

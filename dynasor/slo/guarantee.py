@@ -10,6 +10,7 @@ import numpy as np
 from certaindex.calibration import (
     fixed_sequence,
     p_value,
+    p_values,
     queries_needed,
     risk_controlled,
     upper_bound,
@@ -91,8 +92,7 @@ def certify(
         if delta is None:
             passed = risk_controlled(losses, promise.epsilon)
         else:
-            values = np.array([p_value(row, promise.epsilon) for row in losses])
-            passed = fixed_sequence(values, delta)
+            passed = fixed_sequence(p_values(losses, promise.epsilon), delta)
     outcomes = tables.of([*full, *candidates], split.calibrate)
     tested = tuple(
         Tested(

@@ -25,7 +25,7 @@ from dynasor.slo.space import Plan
 from dynasor.suites import Query, Suite
 
 COUNTED = 400
-"""Arrivals of a run, all classes, whose latency counts."""
+"""Arrivals of a run, all classes, whose latency counts, where nothing else is said."""
 WARM_UP = 0.2
 """Arrivals before these, which find the engines still empty, as a share of the counted ones."""
 
@@ -74,6 +74,7 @@ class LoadModel:
         aging: starvation guard of the gang policies.
         fit_memory: whether they look ahead in memory.
         ranked: what a ranker says of each question, class by class; for plans that rank.
+        counted: arrivals of a run, all classes, whose latency counts.
         seed: of arrivals and samples.
     """
 
@@ -86,6 +87,7 @@ class LoadModel:
         aging: Aging | None,
         fit_memory: bool,
         ranked: Mapping[str, Mapping[str, Ranked]],
+        counted: int = COUNTED,
         seed: int,
     ) -> None:
         self._engine = engine
@@ -103,6 +105,7 @@ class LoadModel:
             for group, ranks in ranked.items()
             for each, rank in ranks.items()
         }
+        self._counted = counted
         self._seed = seed
 
     def latencies(
@@ -123,7 +126,7 @@ class LoadModel:
         """
         found: dict[str, list[NDArray[np.float64]]] = {group: [] for group in self._classes}
         for repeat in repeats:
-            begin = WARM_UP * COUNTED / rate
+            begin = WARM_UP * self._counted / rate
             by_class: dict[str, list[float]] = {group: [] for group in self._classes}
             for completion in self._run(plan, self._arrivals(rate, repeat, among), repeat):
                 if completion[1] >= begin:
@@ -144,7 +147,7 @@ class LoadModel:
                 Suite(group, queries, "boxed"),
                 self._traffic,
                 rate=rate * each.share / total,
-                duration=(1 + WARM_UP) * COUNTED / rate,
+                duration=(1 + WARM_UP) * self._counted / rate,
                 seed=(self._seed, repeat, place),
             )
         arrivals.sort(key=lambda arrival: arrival.time)

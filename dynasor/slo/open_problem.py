@@ -25,6 +25,7 @@ def load_model(
     classes: Mapping[str, ClassTraffic],
     traffic: str,
     *,
+    counted: int,
     seed: int,
 ) -> LoadModel:
     """Simulated engines under the traffic of the classes."""
@@ -35,6 +36,7 @@ def load_model(
         aging=aging_of(config.scheduler),
         fit_memory=config.scheduler.fit_memory,
         ranked=ranks_of(config, classes),
+        counted=counted,
         seed=seed,
     )
 
@@ -46,6 +48,7 @@ def problem_of(
     space: Space,
     traffic: str,
     *,
+    counted: int,
     seed: int,
     progress: Callable[[str], None] | None = None,
 ) -> Problem:
@@ -88,7 +91,7 @@ def problem_of(
         promises=slo.classes,
         tables=tables,
         splits={name: split_queries(len(table.queries), seed) for name, table in tables.items()},
-        load=load_model(config, engine, classes, traffic, seed=seed),
+        load=load_model(config, engine, classes, traffic, counted=counted, seed=seed),
         rate=slo.rate,
         full_samples=full,
     )
@@ -108,7 +111,7 @@ def _check_tokens(name: str, promised: int | None, traffic: ClassTraffic) -> Non
 
 
 def fingerprint(
-    config: Config, files: Sequence[Path], space: Space, traffic: str, seed: int
+    config: Config, files: Sequence[Path], space: Space, traffic: str, counted: int, seed: int
 ) -> str:
     """What makes two searches the same: promises, settings, space, and the bytes of the files.
 
@@ -128,6 +131,6 @@ def fingerprint(
     }
     settings = [slo, promises, config.algorithm.samples, config.scheduler.fit_memory,
                 config.scheduler.patience, config.scheduler.turns, config.ranking.model,
-                space, traffic, seed]  # fmt: skip
+                space, traffic, counted, seed]  # fmt: skip
     digest.update(json.dumps(settings, default=str).encode())
     return digest.hexdigest()

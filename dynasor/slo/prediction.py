@@ -122,13 +122,7 @@ class Problem:
         found = []
         for group, promise in self.promises.items():
             expected = prediction[group]
-            rows = [
-                (f"latency.p{percent:g}", seconds, expected.latency.percentile(percent), "s")
-                for percent, seconds in promise.targets
-            ]
-            if promise.deadline is not None:
-                all_but_late = expected.latency.percentile(100 * (1 - LATE))
-                rows.append(("deadline", promise.deadline, all_but_late, "s"))
+            rows = latency_parts(promise, expected.latency)
             if promise.tokens_per_query is not None:
                 rows.append(
                     ("tokens_per_query", promise.tokens_per_query, expected.tokens, "tokens")
@@ -142,3 +136,14 @@ class Problem:
                 if predicted > promised
             ]
         return found
+
+
+def latency_parts(promise: QueryClass, latency: Latencies) -> list[tuple[str, float, float, str]]:
+    """Key, promised, predicted and unit of what a class was promised of its latency, kept or not."""
+    rows = [
+        (f"latency.p{percent:g}", seconds, latency.percentile(percent), "s")
+        for percent, seconds in promise.targets
+    ]
+    if promise.deadline is not None:
+        rows.append(("deadline", promise.deadline, latency.percentile(100 * (1 - LATE)), "s"))
+    return rows

@@ -1,0 +1,160 @@
+"""`dynasor tune` and `dynasor capacity` on small recorded traces: chosen, refused, gone on with."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dynasor.cli import app
+from dynasor.config import load_config
+from dynasor.engines.calibration import Calibration
+from dynasor.engines.step_time import StepTime
+from dynasor.errors import ConfigError, DynasorError, RunError
+from dynasor.slo.calibration_set import CalibrationSet
+from dynasor.slo.refusal import SloRefusedError
+from dynasor.traces import TraceSample, TraceWriter
+
+SAMPLES = 8
+PROMISE = """# kept
+[algorithm]
+samples = 8
+
+[slo]
+rate = {rate}
+
+[slo.classes.all]
+epsilon = {epsilon}
+latency = {{ p90 = {p90} }}  # so soon
+"""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 queries, most of them easy: 8 samples agree; a tenth is a toss-up."""
+    folder = tmp_path_factory.mktemp("recorded")
+    draw = random.Random(0)
+    with TraceWriter(folder / "trace.jsonl") as file:
+        for query in range(100):
+            sure = 0.55 if query % 10 == 0 else 0.99
+            for sample in range(SAMPLES):
+                answer = "1" if draw.random() < sure else str(draw.randint(2, 3))
+                file.write(TraceSample(f"q{query}", sample, draw.randint(10, 40), answer, gold="1"))
+    Calibration("toy", "none", StepTime(0.01, 0.0005), 100, 0.0, 16, 2048, 4096, 16).write(
+        folder / "engine.json"
+    )
+    return folder
+
+
+def tune(folder: Path, recorded: Path, *more: str, **promise: float) -> dict[str, object]:
+    values = {"rate": 2, "epsilon": 0.15, "p90": 5.0} | promise
+    config = folder / "promise.toml"
+    config.write_text(PROMISE.format(**values), encoding="utf-8")
+    arguments = ["tune", "--config", config, "--traces", recorded / "trace.jsonl", "--engine-times",
+                 recorded / "engine.json", "--trials", "6", "--arrivals", "20", "--out",
+                 folder / "out", "--json", *more]  # fmt: skip
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    if isinstance(result.exception, DynasorError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    found: dict[str, object] = json.loads(result.stdout)
+    return found
+
+
+def test_what_is_chosen_is_certified_cheaper_and_loads(tmp_path: Path, recorded: Path) -> None:
+    found = tune(tmp_path, recorded)
+    chosen = found["classes"]["all"]
+    full = chosen["tested"][0]
+    assert full["settings"]["rule"] == "never"
+    assert chosen["calibration"]["p_value"] <= 0.1
+    assert chosen["expected"]["tokens"] < full["tokens"]
+    assert chosen["expected"]["latency"]["p90"] <= 5
+    assert chosen["queries"] == {"search": 30, "calibrate": 50, "held": 20}
+
+    config = load_config(tmp_path / "out" / "tuned.toml", environment={})
+    setting = config.slo.classes["all"].settings
+    assert config.allocator.rule == setting.rule == chosen["setting"]["rule"]
+    text = (tmp_path / "out" / "tuned.toml").read_text(encoding="utf-8")
+    assert "# kept" in text
+    assert "# so soon" in text
+    assert "confidence" in text
+    kept = CalibrationSet.load(Path(config.slo.calibration or ""))
+    assert kept.classes["all"].setting.settings == setting
+    assert len(kept.classes["all"].queries) == 50
+    assert (tmp_path / "out" / "pareto.png").stat().st_size > 10_000
+
+    again = tune(tmp_path, recorded)
+    assert again == found  # the study held all of its trials
+    with pytest.raises(RunError, match="another --out, or --fresh"):
+        tune(tmp_path, recorded, rate=3)
+
+
+def test_too_few_queries_leave_the_full_budget_and_say_so(tmp_path: Path, recorded: Path) -> None:
+    found = tune(tmp_path, recorded, epsilon=0.02)
+    chosen = found["classes"]["all"]
+    assert not chosen["enough"]
+    assert chosen["needed"] == 114
+    assert chosen["setting"]["rule"] == "never"
+    assert sum(each["certified"] for each in chosen["tested"]) <= 2  # full budgets only
+
+
+def test_a_promise_that_nothing_keeps_is_refused_with_the_part(
+    tmp_path: Path, recorded: Path
+) -> None:
+    with pytest.raises(SloRefusedError) as refused:
+        tune(tmp_path, recorded, p90=0.01)
+    assert "slo.classes.all.latency.p90 = 0.01 s" in str(refused.value)
+    assert "above it" in str(refused.value)
+    assert not (tmp_path / "out" / "tuned.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            "[algorithm]\nsamples = 8\nweigh = 'mean'\n[slo]\nrate=1\n[slo.classes.a]\nepsilon=0.1",
+            "weigh",
+        ),
+        (
+            "[algorithm]\nsamples = 8\n[slo]\nrate=1\n[slo.classes.a]\nweight=2",
+            "epsilon is not set",
+        ),
+        ("[algorithm]\nsamples = 8\n[slo]\n[slo.classes.a]\nepsilon=0.1", "slo.rate is not set"),
+        ("[algorithm]\nsamples = 8", "promises nothing"),
+        (
+            "[algorithm]\nsamples = 8\n[slo]\nrate=1\n[slo.classes.a]\nepsilon=0.1\ntokens_per_query=3",
+            "below one sample, which takes",
+        ),
+    ],
+)
+def test_what_cannot_be_tuned_is_named(
+    tmp_path: Path, recorded: Path, extra: str, message: str
+) -> None:
+    config = tmp_path / "promise.toml"
+    config.write_text(extra, encoding="utf-8")
+    arguments = ["tune", "--config", config, "--traces", recorded / "trace.jsonl", "--engine-times",
+                 recorded / "engine.json", "--out", tmp_path / "out"]  # fmt: skip
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert isinstance(result.exception, ConfigError)
+    assert message in str(result.exception)
+
+
+def test_capacity_grows_with_the_load(tmp_path: Path, recorded: Path) -> None:
+    config = tmp_path / "promise.toml"
+    config.write_text(PROMISE.format(rate=5, epsilon=0.1, p90=1.5), encoding="utf-8")
+
+    def ask(*more: str) -> dict[str, object]:
+        arguments = ["capacity", "--config", config, "--traces", recorded / "trace.jsonl",
+                     "--engine-times", recorded / "engine.json", "--arrivals", "40", "--repeats", "2",
+                     "--json", *more]  # fmt: skip
+        result = CliRunner().invoke(app, [str(each) for each in arguments])
+        assert result.exit_code == 0, result.output
+        found: dict[str, object] = json.loads(result.stdout)
+        return found
+
+    few, many = ask("--rate", "5"), ask("--rate", "100", "--replicas", "2")
+    assert few["replicas_needed"]["value"] < many["replicas_needed"]["value"]
+    low, high = many["highest_rate"]["range"]
+    assert low <= high
+    assert 0 < many["highest_rate"]["value"] < 100
