@@ -102,6 +102,7 @@ def tune(
         trials,
         family,
         traffic,
+        arrivals,
         seed,
         out,
         fresh,

@@ -78,11 +78,17 @@ def tune(
     Raises:
         SloRefusedError: if no certified setting keeps the promises of latency and tokens.
     """
+    best = {id(each) for each in worthwhile(tried)}
     guarantees = {
         group: certify(
             problem.tables[group],
             problem.splits[group],
-            [each.plan.settings[group] for each in worthwhile(tried)],
+            [
+                setting
+                for each in tried
+                for setting in [each.plan.settings[group]]
+                if id(each) in best or problem.tables[group].is_full(setting)
+            ],
             promise,
         )
         for group, promise in problem.promises.items()

@@ -46,7 +46,7 @@ def load(tmp_path: Path, text: str) -> SloConfig:
 def test_what_contradicts_what_is_named_in_one_error(
     tmp_path: Path, text: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=".") as error:
+    with pytest.raises(ConfigError) as error:
         load(tmp_path, f"[slo.classes.a]\n{text}\n")
     assert message in str(error.value)
     assert "\n" not in str(error.value)

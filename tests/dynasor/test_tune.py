@@ -112,18 +112,12 @@ def test_a_promise_that_nothing_keeps_is_refused_with_the_part(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
+        ("weigh = 'mean'\n[slo]\nrate = 1\n[slo.classes.a]\nepsilon = 0.1", "weigh"),
+        ("[slo]\nrate = 1\n[slo.classes.a]\nweight = 2", "epsilon is not set"),
+        ("[slo]\n[slo.classes.a]\nepsilon = 0.1", "slo.rate is not set"),
+        ("", "promises nothing"),
         (
-            "[algorithm]\nsamples = 8\nweigh = 'mean'\n[slo]\nrate=1\n[slo.classes.a]\nepsilon=0.1",
-            "weigh",
-        ),
-        (
-            "[algorithm]\nsamples = 8\n[slo]\nrate=1\n[slo.classes.a]\nweight=2",
-            "epsilon is not set",
-        ),
-        ("[algorithm]\nsamples = 8\n[slo]\n[slo.classes.a]\nepsilon=0.1", "slo.rate is not set"),
-        ("[algorithm]\nsamples = 8", "promises nothing"),
-        (
-            "[algorithm]\nsamples = 8\n[slo]\nrate=1\n[slo.classes.a]\nepsilon=0.1\ntokens_per_query=3",
+            "[slo]\nrate = 1\n[slo.classes.a]\nepsilon = 0.1\ntokens_per_query = 3",
             "below one sample, which takes",
         ),
     ],
@@ -132,7 +126,7 @@ def test_what_cannot_be_tuned_is_named(
     tmp_path: Path, recorded: Path, extra: str, message: str
 ) -> None:
     config = tmp_path / "promise.toml"
-    config.write_text(extra, encoding="utf-8")
+    config.write_text(f"[algorithm]\nsamples = 8\n{extra}", encoding="utf-8")
     arguments = ["tune", "--config", config, "--traces", recorded / "trace.jsonl", "--engine-times",
                  recorded / "engine.json", "--out", tmp_path / "out"]  # fmt: skip
     result = CliRunner().invoke(app, [str(each) for each in arguments])
