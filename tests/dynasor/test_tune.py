@@ -7,14 +7,21 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from dynasor.bench.recorded import collect_questions
 from dynasor.cli import app
-from dynasor.config import load_config
+from dynasor.config import Config, load_config
 from dynasor.engines.calibration import Calibration
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import ConfigError, DynasorError, RunError
 from dynasor.slo.calibration_set import CalibrationSet
+from dynasor.slo.load_model import ClassTraffic
+from dynasor.slo.open_problem import problem_of
+from dynasor.slo.prediction import Problem
 from dynasor.slo.refusal import SloRefusedError
-from dynasor.traces import TraceSample, TraceWriter
+from dynasor.slo.search import Tried, search
+from dynasor.slo.space import Space, space_of
+from dynasor.slo.tune import tune as tune_plans
+from dynasor.traces import TraceSample, TraceWriter, read_traces
 
 SAMPLES = 8
 PROMISE = """# kept
@@ -32,11 +39,11 @@ latency = {{ p90 = {p90} }}  # so soon
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 queries, most of them easy: 8 samples agree; a tenth is a toss-up."""
+    """80 queries, most of them easy: 8 samples agree; a tenth is a toss-up."""
     folder = tmp_path_factory.mktemp("recorded")
     draw = random.Random(0)
     with TraceWriter(folder / "trace.jsonl") as file:
-        for query in range(100):
+        for query in range(80):
             sure = 0.55 if query % 10 == 0 else 0.99
             for sample in range(SAMPLES):
                 answer = "1" if draw.random() < sure else str(draw.randint(2, 3))
@@ -52,8 +59,8 @@ def tune(folder: Path, recorded: Path, *more: str, **promise: float) -> dict[str
     config = folder / "promise.toml"
     config.write_text(PROMISE.format(**values), encoding="utf-8")
     arguments = ["tune", "--config", config, "--traces", recorded / "trace.jsonl", "--engine-times",
-                 recorded / "engine.json", "--trials", "6", "--arrivals", "20", "--out",
-                 folder / "out", "--json", *more]  # fmt: skip
+                 recorded / "engine.json", "--trials", "6", "--arrivals", "20", "--family",
+                 "default", "--out", folder / "out", "--json", *more]  # fmt: skip
     result = CliRunner().invoke(app, [str(each) for each in arguments])
     if isinstance(result.exception, DynasorError):
         raise result.exception
@@ -70,7 +77,7 @@ def test_what_is_chosen_is_certified_cheaper_and_loads(tmp_path: Path, recorded:
     assert chosen["calibration"]["p_value"] <= 0.1
     assert chosen["expected"]["tokens"] < full["tokens"]
     assert chosen["expected"]["latency"]["p90"] <= 5
-    assert chosen["queries"] == {"search": 30, "calibrate": 50, "held": 20}
+    assert chosen["queries"] == {"search": 24, "calibrate": 40, "held": 16}
 
     config = load_config(tmp_path / "out" / "tuned.toml", environment={})
     setting = config.slo.classes["all"].settings
@@ -81,13 +88,69 @@ def test_what_is_chosen_is_certified_cheaper_and_loads(tmp_path: Path, recorded:
     assert "confidence" in text
     kept = CalibrationSet.load(Path(config.slo.calibration or ""))
     assert kept.classes["all"].setting.settings == setting
-    assert len(kept.classes["all"].queries) == 50
+    assert len(kept.classes["all"].queries) == 40
     assert (tmp_path / "out" / "pareto.png").stat().st_size > 10_000
 
-    again = tune(tmp_path, recorded)
-    assert again == found  # the study held all of its trials
     with pytest.raises(RunError, match="another --out, or --fresh"):
         tune(tmp_path, recorded, rate=3)
+
+
+def problem_and_space(recorded: Path) -> tuple[Problem, Space]:
+    """Two classes on the same recorded queries."""
+    queries = collect_questions(read_traces(recorded / "trace.jsonl"))
+    config = Config.model_validate(
+        {
+            "algorithm": {"samples": SAMPLES},
+            "slo": {
+                "rate": 4,
+                "classes": {
+                    "hard": {"effort": "high", "epsilon": 0.1, "latency": {"p90": 2}},
+                    "rest": {
+                        "epsilon": 0.2,
+                        "guarantee": "mean",
+                        "share": 3,
+                        "tokens_per_day": 10**8,
+                    },
+                },
+            },
+        }
+    )
+    space = space_of(
+        ["default"], full_samples=SAMPLES, most_places=16, can_rank=False, replicas=(1, 3)
+    )
+    classes = {name: ClassTraffic(queries, each.share) for name, each in config.slo.classes.items()}
+    engine = Calibration.read(recorded / "engine.json")
+    return problem_of(config, engine, classes, space, "poisson", counted=20, seed=0), space
+
+
+def test_a_search_of_two_classes_goes_on_where_it_was(tmp_path: Path, recorded: Path) -> None:
+    problem, space = problem_and_space(recorded)
+
+    def go_on(trials: int) -> list[Tried]:
+        return search(
+            problem, space, tmp_path / "study.db", trials=trials, seed=0, describes="this"
+        )
+
+    begun = go_on(4)
+    assert len(begun) == 4
+    assert begun[0].plan.settings["hard"].rule == "never"
+    assert begun[0].loss == 0
+    assert {each.plan.platform.replicas for each in begun} == {3}
+    gone_on = go_on(6)
+    assert gone_on[:4] == begun
+    assert len(gone_on) == 6
+    tuned = tune_plans(problem, gone_on)
+    assert set(tuned.plan.settings) == {"hard", "rest"}
+    assert not problem.shortfalls(tuned.expected)
+    assert all(tuned.chosen(name).certified for name in problem.promises)
+    assert problem.class_rate("rest") == 3
+
+
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path, recorded: Path) -> None:
+    problem, space = problem_and_space(recorded)
+    (tmp_path / "study.db").write_text("not a data base, but a text", encoding="utf-8")
+    with pytest.raises(RunError, match="cannot be used as a study"):
+        search(problem, space, tmp_path / "study.db", trials=4, seed=0, describes="this")
 
 
 def test_too_few_queries_leave_the_full_budget_and_say_so(tmp_path: Path, recorded: Path) -> None:
