@@ -241,10 +241,15 @@ def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
             title_justify="left",
         )
         for heading in ("setting", "tokens", "loss, points", "bound", "p90, s", ""):
-            table.add_column(heading, justify="right" if heading else "left")
-        rows = [(chosen, tuned.expected[name].latency.percentile(90))]
-        rows += [(each.tested, each.latency) for each in tuned.neighbours if each.group == name]
-        for tested, seconds in sorted(rows, key=lambda row: row[0].figures.tokens):
+            words_in = heading in ("setting", "")
+            table.add_column(heading, justify="left" if words_in else "right", overflow="fold")
+        rows = [(chosen, tuned.expected[name].latency.percentile(90), "chosen")]
+        rows += [
+            (each.tested, each.latency, each.fate)
+            for each in tuned.neighbours
+            if each.group == name
+        ]
+        for tested, seconds, fate in sorted(rows, key=lambda row: row[0].figures.tokens):
             figures = tested.figures
             table.add_row(
                 f"{tested.setting.rule}, {tested.setting.samples}, wave {tested.setting.wave}",
@@ -252,7 +257,7 @@ def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
                 f"{100 * figures.loss:.2f}",
                 f"{100 * figures.bound:.2f}",
                 f"{seconds:.3g}",
-                "chosen" if tested is chosen else "certified" if tested.certified else "-",
+                fate,
                 style="bold" if tested is chosen else None,
             )
         console.print(table)

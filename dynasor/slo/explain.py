@@ -83,11 +83,10 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> Iterator[str]:
     for each in tuned.neighbours:
         if each.group == name:
             other = each.tested.figures
-            fate = "certified" if each.tested.certified else "not certified"
             yield (
                 f"Next to it, {words_of(each.tested.setting)}: {other.tokens:,.0f} tokens, loss "
                 f"{100 * other.loss:.2g} points (bound {100 * other.bound:.2g}), p90 "
-                f"{each.latency:.3g} s; {fate}."
+                f"{each.latency:.3g} s; {each.fate}."
             )
 
 
@@ -122,7 +121,11 @@ def to_json(tuned: Tuned, problem: Problem) -> dict[str, Any]:
             },
             "neighbours": [
                 each.tested.figures.model_dump(mode="json")
-                | {"certified": each.tested.certified, "p90": each.latency}
+                | {
+                    "certified": each.tested.certified,
+                    "p90": each.latency,
+                    "broken": [f"{short.group}.{short.part}" for short in each.short],
+                }
                 for each in tuned.neighbours
                 if each.group == name
             ],

@@ -11,7 +11,10 @@ matplotlib.use("Agg")  # before pyplot: there may be no screen
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 from dynasor.bench.plots import COLOURS, STYLE
 from dynasor.slo.prediction import Problem
@@ -19,11 +22,15 @@ from dynasor.slo.tune import Tuned, worthwhile
 
 
 def save_pareto(tuned: Tuned, problem: Problem, path: Path) -> None:
-    """Tokens against loss, and tokens against the 90th percentile of latency."""
+    """Tokens against loss, and tokens against the 90th percentile of latency.
+
+    Tokens and losses are those of the calibrated queries, for the tried as for the chosen.
+    """
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
-        _loss(left, tuned, problem)
-        _latency(right, tuned, problem)
+        tokens, losses = _on_calibrated(tuned, problem)
+        _loss(left, tuned, problem, tokens, losses)
+        _latency(right, tuned, problem, tokens)
         _legend(figure, left)
         figure.savefig(path, bbox_inches="tight")
         plt.close(figure)
@@ -35,9 +42,23 @@ def _legend(figure: Figure, axes: Axes) -> None:
     figure.tight_layout(rect=(0, 0.06, 1, 1))
 
 
-def _scatter(axes: Axes, tuned: Tuned, values: list[float]) -> None:
-    tokens = np.array([each.tokens for each in tuned.tried])
-    height = np.array(values)
+def _on_calibrated(
+    tuned: Tuned, problem: Problem
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tokens and loss of all that was tried, means over classes."""
+    shares = np.array([each.share * each.weight for each in problem.promises.values()])
+    tokens, losses = [], []
+    for name, promise in problem.promises.items():
+        settings = [each.plan.settings[name] for each in tuned.tried]
+        ended = problem.tables[name].of(settings, problem.splits[name].calibrate)
+        tokens.append(ended.tokens.mean(axis=1))
+        losses.append(ended.losses(promise.loss).mean(axis=1))
+    return shares @ np.array(tokens) / shares.sum(), shares @ np.array(losses) / shares.sum()
+
+
+def _scatter(
+    axes: Axes, tuned: Tuned, tokens: NDArray[np.float64], height: NDArray[np.float64]
+) -> None:
     best = {id(each) for each in worthwhile(tuned.tried)}
     front = np.array([id(each) in best for each in tuned.tried])
     kept = np.array([each.kept for each in tuned.tried])
@@ -49,15 +70,29 @@ def _scatter(axes: Axes, tuned: Tuned, values: list[float]) -> None:
     ):
         axes.scatter(tokens[chosen], height[chosen], s=26, c=colour, marker=marker, label=label)
     axes.set_xscale("log")
+    _plain(axes.xaxis)
     axes.set_xlabel("output tokens a query")
+
+
+def _plain(axis: Axis) -> None:
+    """1, 2, 5, 10 and so on, in plain figures."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _chosen_tokens(tuned: Tuned, problem: Problem) -> float:
     return problem.mean({name: each.tokens for name, each in tuned.expected.items()})
 
 
-def _loss(axes: Axes, tuned: Tuned, problem: Problem) -> None:
-    _scatter(axes, tuned, [100 * each.loss for each in tuned.tried])
+def _loss(
+    axes: Axes,
+    tuned: Tuned,
+    problem: Problem,
+    tokens: NDArray[np.float64],
+    losses: NDArray[np.float64],
+) -> None:
+    _scatter(axes, tuned, tokens, 100 * losses)
     loss = problem.mean({name: each.loss for name, each in tuned.expected.items()})
     bound = problem.mean({name: tuned.chosen(name).figures.bound for name in problem.promises})
     x = _chosen_tokens(tuned, problem)
@@ -74,8 +109,8 @@ def _loss(axes: Axes, tuned: Tuned, problem: Problem) -> None:
     )
 
 
-def _latency(axes: Axes, tuned: Tuned, problem: Problem) -> None:
-    _scatter(axes, tuned, [each.latency for each in tuned.tried])
+def _latency(axes: Axes, tuned: Tuned, problem: Problem, tokens: NDArray[np.float64]) -> None:
+    _scatter(axes, tuned, tokens, np.array([each.latency for each in tuned.tried]))
     chosen = problem.mean(
         {name: each.latency.percentile(90) for name, each in tuned.expected.items()}
     )
@@ -90,6 +125,7 @@ def _latency(axes: Axes, tuned: Tuned, problem: Problem) -> None:
                     ha="right", va="bottom", fontsize=8, color=COLOURS[1],
                 )  # fmt: skip
     axes.set_yscale("log")
+    _plain(axes.yaxis)
     axes.set(
         ylabel="90th percentile of latency, s",
         title=f"How long queries take at {problem.rate:g} a second",

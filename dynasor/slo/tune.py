@@ -35,11 +35,20 @@ class Neighbour:
         group: the class.
         tested: the setting, and what the calibration says of it.
         latency: 90th percentile, seconds.
+        short: which promises of latency and tokens would be broken.
     """
 
     group: str
     tested: Tested
     latency: float
+    short: tuple[Shortfall, ...]
+
+    @property
+    def fate(self) -> str:
+        """Why it was not chosen, as far as that is known."""
+        sure = "certified" if self.tested.certified else "not certified"
+        broken = [f"{each.part} {each.predicted:,.3g} {each.unit}" for each in self.short]
+        return ", but ".join([sure, *broken[:1]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +150,8 @@ def _neighbours(
                 continue
             other = plan._replace(settings={**plan.settings, group: tested.setting})
             expected = problem.predict(other, _calibrated, repeats=REPEATS[:1])
-            yield Neighbour(group, tested, expected[group].latency.percentile(90))
+            seconds = expected[group].latency.percentile(90)
+            yield Neighbour(group, tested, seconds, tuple(problem.shortfalls(expected)))
 
 
 def _calibrated(split: Split) -> Places:
