@@ -241,8 +241,11 @@ def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
             title_justify="left",
         )
         for heading in ("setting", "tokens", "loss, points", "bound", "p90, s", ""):
-            words_in = heading in ("setting", "")
-            table.add_column(heading, justify="left" if words_in else "right", overflow="fold")
+            table.add_column(
+                heading,
+                justify="left" if heading in ("setting", "") else "right",
+                no_wrap=heading == "setting",
+            )
         rows = [(chosen, tuned.expected[name].latency.percentile(90), "chosen")]
         rows += [
             (each.tested, each.latency, each.fate)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import inf
+from typing import NamedTuple
 
 from dynasor.slo.guarantee import Guarantee, Tested, certify
 from dynasor.slo.prediction import Prediction, Problem, Shortfall
@@ -21,10 +23,24 @@ from dynasor.slo.tables import Places, Split
 
 REPEATS = (1, 2, 3, 4, 5)
 """Runs of the simulator from which the prediction of a plan is; the search has run 0."""
-MOST_TRIED = 60
-"""Plans that are simulated to find one that keeps its promises."""
+MOST_TRIED = 80
+"""Plans that are simulated to find the cheapest that keeps its promises."""
 _PLATFORMS = 4
 _MOST_ASSIGNMENTS = 2000
+
+
+class Candidate(NamedTuple):
+    """A plan of certified settings.
+
+    Attributes:
+        plan: it.
+        tokens: of a query, on the calibration part.
+        seen_kept: whether the search has seen it keep latency and tokens.
+    """
+
+    plan: Plan
+    tokens: float
+    seen_kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +119,57 @@ def tune(
         for group, promise in problem.promises.items()
     }
     failed: list[tuple[Plan, list[Shortfall]]] = []
-    for number, plan in enumerate(candidates(problem, guarantees, tried)):
+
+    def keeps(plan: Plan) -> Prediction | None:
+        """What is expected of a plan, if it keeps all promises."""
         if progress is not None:
-            progress(f"plan {number + 1}: {words(plan)}")
+            progress(f"plan {len(failed) + 1}: {words(plan)}")
         short = problem.shortfalls(problem.predict(plan, _calibrated, repeats=REPEATS[:1]))
         if not short:
             expected = problem.predict(plan, _calibrated, repeats=REPEATS)
             short = problem.shortfalls(expected)
             if not short:
-                return _result(problem, plan, guarantees, expected, tried)
+                return expected
         failed.append((plan, short))
+        return None
+
+    replicas = sorted({each.plan.platform.replicas for each in tried})
+    for number in replicas:
+        found = candidates(problem, guarantees, tried, number)
+        chosen = cheapest(found, keeps, MOST_TRIED // len(replicas))
+        if chosen is not None:
+            return _result(problem, *chosen, guarantees, tried)
     raise SloRefusedError(refusal(problem, guarantees, failed, tried))
+
+
+def cheapest(
+    found: Sequence[Candidate], keeps: Callable[[Plan], Prediction | None], most: int
+) -> tuple[Plan, Prediction] | None:
+    """The cheapest candidate that keeps all promises, as far as is found with so many looks.
+
+    First those that the search has seen keep them, until one does; then all that are cheaper.
+    """
+    looks = max(1, most // 2)
+    best: tuple[Plan, Prediction] | None = None
+    limit = inf
+    for each in sorted(found, key=lambda each: (not each.seen_kept, each.tokens))[:looks]:
+        if (expected := keeps(each.plan)) is not None:
+            best, limit = (each.plan, expected), each.tokens
+            break
+    if best is None:
+        return None
+    cheaper = [each for each in found if each.tokens < limit and not each.seen_kept]
+    for each in sorted(cheaper, key=lambda each: each.tokens)[:looks]:
+        if (expected := keeps(each.plan)) is not None:
+            return each.plan, expected
+    return best
 
 
 def _result(
     problem: Problem,
     plan: Plan,
-    guarantees: Mapping[str, Guarantee],
     expected: Prediction,
+    guarantees: Mapping[str, Guarantee],
     tried: Sequence[Tried],
 ) -> Tuned:
     return Tuned(
@@ -149,7 +198,7 @@ def _neighbours(
             if tested.setting == plan.settings[group]:
                 continue
             other = plan._replace(settings={**plan.settings, group: tested.setting})
-            expected = problem.predict(other, _calibrated, repeats=REPEATS[:1])
+            expected = problem.predict(other, _calibrated, repeats=REPEATS)
             seconds = expected[group].latency.percentile(90)
             yield Neighbour(group, tested, seconds, tuple(problem.shortfalls(expected)))
 
@@ -178,33 +227,25 @@ def worthwhile(tried: Sequence[Tried]) -> list[Tried]:
 
 
 def candidates(
-    problem: Problem, guarantees: Mapping[str, Guarantee], tried: Sequence[Tried]
-) -> Iterator[Plan]:
-    """Plans of certified settings, at most `MOST_TRIED`.
-
-    Fewest replicas first; then those whose promises the search has seen kept; then fewest tokens.
-    """
+    problem: Problem, guarantees: Mapping[str, Guarantee], tried: Sequence[Tried], replicas: int
+) -> list[Candidate]:
+    """Certified settings on the platforms where the search saw them, and on the best of all."""
     each_class = max(2, int(_MOST_ASSIGNMENTS ** (1 / len(guarantees))))
     by_class = {
         group: sorted(found.certified, key=lambda each: each.figures.tokens)[:each_class]
         for group, found in guarantees.items()
     }
-    replicas = sorted({each.plan.platform.replicas for each in tried})
-    for number in replicas:
-        kept = [each.plan for each in tried if each.kept and each.plan.platform.replicas <= number]
-        plans = []
-        for choice in product(*by_class.values()):
-            settings = {group: each.setting for group, each in zip(by_class, choice, strict=True)}
-            tokens = problem.mean(
-                {group: each.figures.tokens for group, each in zip(by_class, choice, strict=True)}
-            )
-            own = [plan.platform for plan in kept if plan.settings == settings]
-            for platform in dict.fromkeys([*own, *_best_platforms(tried)]):
-                plan = Plan(platform._replace(replicas=number), settings)
-                plans.append(((platform not in own, tokens), plan))
-        plans.sort(key=lambda row: row[0])
-        for _, plan in plans[: max(1, MOST_TRIED // len(replicas))]:
-            yield plan
+    kept = [each.plan for each in tried if each.kept and each.plan.platform.replicas <= replicas]
+    found = []
+    for choice in product(*by_class.values()):
+        chosen = dict(zip(by_class, choice, strict=True))
+        settings = {group: each.setting for group, each in chosen.items()}
+        tokens = problem.mean({group: each.figures.tokens for group, each in chosen.items()})
+        own = [plan.platform for plan in kept if plan.settings == settings]
+        for platform in dict.fromkeys([*own, *_best_platforms(tried)]):
+            plan = Plan(platform._replace(replicas=replicas), settings)
+            found.append(Candidate(plan, tokens, platform in own))
+    return found
 
 
 def _best_platforms(tried: Sequence[Tried]) -> list[Platform]:
