@@ -8,6 +8,7 @@ from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from certaindex.stopping import parse_rule
 from dynasor.allocator import Allocator, Grant, LiveQuery, PerQuery, StopReason
@@ -17,7 +18,7 @@ from dynasor.bench.simulation import VLLM, Cluster, simulate
 from dynasor.bench.slo import quantile
 from dynasor.bench.workload import Arrival
 from dynasor.engines.calibration import Calibration
-from dynasor.intervals import Interval, bootstrap
+from dynasor.intervals import Interval
 from dynasor.ranking.scorer import Ranked
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging
@@ -55,9 +56,16 @@ class Latencies:
         return quantile(values, percent / 100) if values else inf
 
     def interval(self, percent: float) -> Interval | None:
-        """Of the percentile, 95%, over the runs; None with fewer than two."""
+        """Where the percentile of one more run would fall, 95%; None with fewer than two runs.
+
+        Student's prediction interval on the logarithms, for run times spread by factors.
+        """
         each = [quantile(run.tolist(), percent / 100) for run in self.runs if len(run)]
-        return bootstrap(np.array(each)) if len(each) > 1 else None
+        if len(each) < 2 or min(each) <= 0:
+            return None
+        logs, size = np.log(each), len(each)
+        spread = float(stats.t.ppf(0.975, size - 1) * logs.std(ddof=1) * (1 + 1 / size) ** 0.5)
+        return float(np.exp(logs.mean() - spread)), float(np.exp(logs.mean() + spread))
 
     def share_above(self, seconds: float) -> float:
         """Share of the queries that took longer."""
@@ -121,7 +129,9 @@ class LoadModel:
         Args:
             plan: how to serve.
             rate: queries a second, all classes.
-            repeats: numbers of the runs; another number, other arrivals and samples.
+            repeats: numbers of the runs; another number, other arrivals and samples. But for run 0
+                each asks questions drawn with replacement, so that runs differ as much as questions
+                make them.
             among: class -> questions that are asked; None for all.
         """
         found: dict[str, list[NDArray[np.float64]]] = {group: [] for group in self._classes}
@@ -142,6 +152,9 @@ class LoadModel:
         arrivals: list[Arrival] = []
         for place, (group, each) in enumerate(self._classes.items()):
             asked = sorted(each.questions if among is None else among[group])
+            if repeat:
+                draw = np.random.default_rng((self._seed, repeat, place))
+                asked = [asked[pick] for pick in draw.integers(len(asked), size=len(asked))]
             queries = tuple(Query(_name(group, q), "", None, {"slo_class": group}) for q in asked)
             arrivals += plan_arrivals(
                 Suite(group, queries, "boxed"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dynasor.recorded_query import RecordedQuery
 from dynasor.slo.outcomes import Outcomes, Setting, outcomes_of, stack
+from dynasor.slo.promise import QueryClass
 from dynasor.slo.space import FULL
 
 Places = NDArray[np.int64]
@@ -83,6 +84,25 @@ class OutcomeTables:
                 for each in settings
             ]
         )
+
+    def thrifty(self, queries: Places, promise: QueryClass) -> list[Setting]:
+        """Settings of the tables that were made which seem to keep epsilon on some queries.
+
+        Of each table those that none beats in loss and tokens at once: replay prices all rules in one
+        pass, so that more of them can be tested than the search has tried.
+        """
+        found = []
+        for samples, wave in self._tables:
+            settings = [Setting(rule, samples, wave) for rule in self._rules]
+            outcomes = self.of(settings, queries)
+            losses = outcomes.bounded_losses(promise.loss).mean(axis=1)
+            tokens = outcomes.tokens.mean(axis=1)
+            least = np.inf
+            for place in np.lexsort((tokens, losses)):
+                if losses[place] <= (promise.epsilon or 0.0) and tokens[place] < least:
+                    least = tokens[place]
+                    found.append(settings[place])
+        return found
 
     def _table(self, samples: int, wave: int) -> Outcomes:
         found = self._tables.get((samples, wave))

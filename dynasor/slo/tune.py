@@ -15,6 +15,7 @@ from math import inf
 from typing import NamedTuple
 
 from dynasor.slo.guarantee import Guarantee, Tested, certify
+from dynasor.slo.outcomes import Setting
 from dynasor.slo.prediction import Prediction, Problem, Shortfall
 from dynasor.slo.refusal import SloRefusedError, refusal, words
 from dynasor.slo.search import Tried
@@ -103,18 +104,9 @@ def tune(
     Raises:
         SloRefusedError: if no certified setting keeps the promises of latency and tokens.
     """
-    best = {id(each) for each in worthwhile(tried)}
     guarantees = {
         group: certify(
-            problem.tables[group],
-            problem.splits[group],
-            [
-                setting
-                for each in tried
-                for setting in [each.plan.settings[group]]
-                if id(each) in best or problem.tables[group].is_full(setting)
-            ],
-            promise,
+            problem.tables[group], problem.splits[group], _to_test(problem, group, tried), promise
         )
         for group, promise in problem.promises.items()
     }
@@ -140,6 +132,18 @@ def tune(
         if chosen is not None:
             return _result(problem, *chosen, guarantees, tried)
     raise SloRefusedError(refusal(problem, guarantees, failed, tried))
+
+
+def _to_test(problem: Problem, group: str, tried: Sequence[Tried]) -> list[Setting]:
+    """Settings of a class that the search part of its queries speaks for, and the full budget."""
+    tables, best = problem.tables[group], {id(each) for each in worthwhile(tried)}
+    searched = [
+        setting
+        for each in tried
+        for setting in [each.plan.settings[group]]
+        if id(each) in best or tables.is_full(setting)
+    ]
+    return searched + tables.thrifty(problem.splits[group].search, problem.promises[group])
 
 
 def cheapest(

@@ -125,7 +125,7 @@ def write_config(
         f"{MARK}{platform.replicas} engine"
         + "s" * (platform.replicas > 1)
         + " like the calibrated one",
-        f"{MARK}latencies are of {len(REPEATS)} simulated runs at slo.rate, intervals of 95% over them",
+        f"{MARK}latencies are of {len(REPEATS)} simulated runs at slo.rate; 95% of further runs in [ ]",
     ]
     try:
         path.write_text("\n".join(header) + "\n" + tomlkit.dumps(document), encoding="utf-8")
