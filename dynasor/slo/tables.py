@@ -85,14 +85,16 @@ class OutcomeTables:
             ]
         )
 
-    def thrifty(self, queries: Places, promise: QueryClass) -> list[Setting]:
-        """Settings of the tables that were made which seem to keep epsilon on some queries.
+    def thrifty(
+        self, like: Sequence[Setting], queries: Places, promise: QueryClass
+    ) -> list[Setting]:
+        """Settings with the samples and wave of given ones which seem to keep epsilon on some queries.
 
-        Of each table those that none beats in loss and tokens at once: replay prices all rules in one
-        pass, so that more of them can be tested than the search has tried.
+        Of each samples and wave those that no rule beats in loss and tokens at once: replay prices all
+        rules in one pass, so that more of them can be tested than the search has tried.
         """
         found = []
-        for samples, wave in self._tables:
+        for samples, wave in dict.fromkeys((each.samples, each.wave) for each in like):
             settings = [Setting(rule, samples, wave) for rule in self._rules]
             outcomes = self.of(settings, queries)
             losses = outcomes.bounded_losses(promise.loss).mean(axis=1)

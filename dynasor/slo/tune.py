@@ -64,7 +64,10 @@ class Neighbour:
     def fate(self) -> str:
         """Why it was not chosen, as far as that is known."""
         sure = "certified" if self.tested.certified else "not certified"
-        broken = [f"{each.part} {each.predicted:,.3g} {each.unit}" for each in self.short]
+        broken = [
+            f"{each.part.removeprefix('latency.')} {each.predicted:,.3g} {each.unit}"
+            for each in self.short
+        ]
         return ", but ".join([sure, *broken[:1]])
 
 
@@ -106,7 +109,7 @@ def tune(
     """
     guarantees = {
         group: certify(
-            problem.tables[group], problem.splits[group], _to_test(problem, group, tried), promise
+            problem.tables[group], problem.splits[group], to_test(problem, group, tried), promise
         )
         for group, promise in problem.promises.items()
     }
@@ -134,7 +137,7 @@ def tune(
     raise SloRefusedError(refusal(problem, guarantees, failed, tried))
 
 
-def _to_test(problem: Problem, group: str, tried: Sequence[Tried]) -> list[Setting]:
+def to_test(problem: Problem, group: str, tried: Sequence[Tried]) -> list[Setting]:
     """Settings of a class that the search part of its queries speaks for, and the full budget."""
     tables, best = problem.tables[group], {id(each) for each in worthwhile(tried)}
     searched = [
@@ -143,7 +146,8 @@ def _to_test(problem: Problem, group: str, tried: Sequence[Tried]) -> list[Setti
         for setting in [each.plan.settings[group]]
         if id(each) in best or tables.is_full(setting)
     ]
-    return searched + tables.thrifty(problem.splits[group].search, problem.promises[group])
+    split, promise = problem.splits[group], problem.promises[group]
+    return searched + tables.thrifty(searched, split.search, promise)
 
 
 def cheapest(

@@ -12,14 +12,16 @@ from dynasor.cli import app
 from dynasor.config import Config, load_config
 from dynasor.engines.calibration import Calibration
 from dynasor.engines.step_time import StepTime
-from dynasor.errors import ConfigError, DynasorError, RunError
+from dynasor.errors import ConfigError, DataError, DynasorError, RunError
 from dynasor.slo.calibration_set import CalibrationSet
 from dynasor.slo.load_model import ClassTraffic
 from dynasor.slo.open_problem import problem_of
 from dynasor.slo.prediction import Problem
+from dynasor.slo.recorded_classes import classes_of
 from dynasor.slo.refusal import SloRefusedError
 from dynasor.slo.search import Tried, search
 from dynasor.slo.space import Space, space_of
+from dynasor.slo.tune import to_test
 from dynasor.slo.tune import tune as tune_plans
 from dynasor.traces import TraceSample, TraceWriter, read_traces
 
@@ -139,6 +141,8 @@ def test_a_search_of_two_classes_goes_on_where_it_was(tmp_path: Path, recorded: 
     gone_on = go_on(6)
     assert gone_on[:4] == begun
     assert len(gone_on) == 6
+    afresh, _ = problem_and_space(recorded)  # as after a kill: nothing was replayed yet
+    assert to_test(afresh, "hard", gone_on) == to_test(problem, "hard", gone_on)
     tuned = tune_plans(problem, gone_on)
     assert set(tuned.plan.settings) == {"hard", "rest"}
     assert not problem.shortfalls(tuned.expected)
@@ -189,6 +193,36 @@ def test_what_cannot_be_tuned_is_named(
     result = CliRunner().invoke(app, [str(each) for each in arguments])
     assert isinstance(result.exception, ConfigError)
     assert message in str(result.exception)
+
+
+def test_each_class_has_its_own_traces(tmp_path: Path, recorded: Path) -> None:
+    ungraded = tmp_path / "ungraded.jsonl"
+    with TraceWriter(ungraded) as file:
+        for query in range(12):
+            for sample in range(SAMPLES):
+                file.write(TraceSample(f"u{query}", sample, 10, "1"))
+
+    def classes(*traces: str, loss: str = "answer") -> dict[str, ClassTraffic]:
+        rest = {"epsilon": 0.1, "loss": loss}
+        hard = {"epsilon": 0.1, "effort": "high", "share": 2}
+        config = Config.model_validate(
+            {"algorithm": {"samples": SAMPLES}, "slo": {"classes": {"hard": hard, "rest": rest}}}
+        )
+        return classes_of(config, traces)
+
+    shared = str(recorded / "trace.jsonl")
+    found = classes(shared, f"rest={ungraded}")
+    assert [len(each.questions) for each in found.values()] == [80, 12]
+    assert found["hard"].share == 2
+    both = classes(shared, f"rest={ungraded}", f"rest={shared}")
+    assert len(both["rest"].questions) == 92
+    assert "ungraded.jsonl/u3" in both["rest"].questions
+    with pytest.raises(ConfigError, match="class hard has none"):
+        classes(f"rest={ungraded}")
+    with pytest.raises(ConfigError, match="no class soft; there are hard, rest"):
+        classes(f"soft={ungraded}")
+    with pytest.raises(DataError, match="lacks the right answer"):
+        classes(shared, f"rest={ungraded}", loss="accuracy")
 
 
 def test_capacity_grows_with_the_load(tmp_path: Path, recorded: Path) -> None:
