@@ -138,7 +138,7 @@ def _tune(
     fresh: bool,
     console: Console,
 ) -> tuple[Problem, Tuned, str]:
-    """Read, search, certify and choose; also the name of the recorded model."""
+    """Read, search, certify and choose; also the name of the engine's model."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from dynasor.config import NO_RANKING

@@ -112,7 +112,7 @@ class CalibrationSet(_Part):
 
     Attributes:
         version: of the format.
-        model: that gave the recorded samples.
+        model: of the engine whose step times were measured.
         rate: queries a second for which latency was promised, or None.
         classes: name -> calibration.
     """

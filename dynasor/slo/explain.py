@@ -42,7 +42,7 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> Iterator[str]:
     )
     if not guarantee.enough:
         yield f"There is {too_few(name, promise, guarantee)}."
-    elif figures.p_value == 0:
+    elif problem.tables[name].is_full(chosen.setting):
         yield (
             "The full budget itself was chosen: it loses nothing by definition. No bolder setting was "
             "certified that keeps the other promises too."

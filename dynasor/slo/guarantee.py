@@ -15,7 +15,7 @@ from certaindex.calibration import (
     risk_controlled,
     upper_bound,
 )
-from dynasor.slo.calibration_set import CertifiedSetting
+from dynasor.slo.calibration_set import MOST_SETTINGS, CertifiedSetting
 from dynasor.slo.outcomes import Outcomes, Setting
 from dynasor.slo.promise import QueryClass
 from dynasor.slo.tables import OutcomeTables, Split
@@ -84,7 +84,7 @@ def certify(
         known = tables.of(candidates, split.search)
         losses = known.bounded_losses(promise.loss).mean(axis=1)
         order = np.lexsort((-known.tokens.mean(axis=1), losses))
-        candidates = [candidates[place] for place in order]
+        candidates = [candidates[place] for place in order[: MOST_SETTINGS - len(full)]]
     delta = None if promise.guarantee == "mean" else promise.risk
     passed = np.ones(0, dtype=bool)
     if candidates:

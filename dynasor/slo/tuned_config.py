@@ -26,10 +26,10 @@ def calibration_set(tuned: Tuned, problem: Problem, model: str) -> CalibrationSe
     Args:
         tuned: the result.
         problem: with the recorded queries.
-        model: that gave the recorded samples.
+        model: of the engine whose step times were measured.
     """
     return CalibrationSet(
-        model=model,
+        model=model[:500],
         rate=problem.rate,
         classes={name: _class(tuned, problem, name) for name in problem.promises},
     )
