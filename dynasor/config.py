@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -280,6 +280,9 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known: Any = Config
         for name in location[:-1]:
+            if get_origin(known) is dict:  # such as the classes of [slo], by name
+                known = get_args(known)[1]
+                continue
             fields = getattr(known, "model_fields", {})
             if name not in fields:
                 return f"{key}: no such setting"

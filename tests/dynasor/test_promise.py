@@ -37,6 +37,7 @@ def load(tmp_path: Path, text: str) -> SloConfig:
         ("tokens_per_day = 5\ntokens_per_query = 10", "not one query a day"),
         ("latency = { q90 = 1 }", "'q90': a latency target is named by its percentile"),
         ("latency = { p90 = 0 }", "p90 = 0.0: must be above 0 seconds"),
+        ("epsilom = 2", "slo.classes.a.epsilom: no such setting; there are model, effort,"),
         ("epsilon = 2", "slo.classes.a.epsilon = 2: input should be less than or equal to 1"),
         ("settings = { rule = 'x' }", "rule 'x' is unknown"),
         ("loss = 'all'", "slo.classes.a.loss = 'all': input should be 'answer' or 'accuracy'"),
