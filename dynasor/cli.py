@@ -19,6 +19,7 @@ from dynasor.commands.bench import bench
 from dynasor.commands.bench_deprivation import bench_deprivation
 from dynasor.commands.bench_online import bench_online
 from dynasor.commands.calibrate import calibrate
+from dynasor.commands.capacity import capacity
 from dynasor.commands.evidence import evidence
 from dynasor.commands.options import (
     BaseUrlOption,
@@ -40,6 +41,7 @@ from dynasor.commands.record import record
 from dynasor.commands.replay import replay
 from dynasor.commands.rules import rules
 from dynasor.commands.solve import solve
+from dynasor.commands.tune import tune
 from dynasor.commands.write import write
 from dynasor.errors import DynasorError, MissingExtra
 
@@ -163,6 +165,8 @@ app.command()(replay)
 app.command()(rules)
 app.command()(evidence)
 app.command()(calibrate)
+app.command()(tune)
+app.command()(capacity)
 app.command()(serve)
 app.command()(key)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from certaindex.answers import extractor
 from certaindex.stopping import parse_rule
@@ -29,6 +29,7 @@ from dynasor.program_config import (
 )
 from dynasor.scheduling.policies import parse_policy
 from dynasor.server_config import ServerConfig
+from dynasor.slo.promise import SloConfig
 
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
@@ -216,6 +217,12 @@ class Config(Section):
     scheduler: SchedulerConfig = SchedulerConfig()
     server: ServerConfig = ServerConfig()
     ranking: RankingConfig = RankingConfig()
+    slo: SloConfig = SloConfig()
+
+    @model_validator(mode="after")
+    def _promises_can_be_kept(self) -> Self:
+        self.slo.check_deadlines(self.server.max_seconds)
+        return self
 
     @property
     def instruction(self) -> str:
@@ -273,10 +280,15 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known: Any = Config
         for name in location[:-1]:
+            if get_origin(known) is dict:  # such as the classes of [slo], by name
+                known = get_args(known)[1]
+                continue
             fields = getattr(known, "model_fields", {})
             if name not in fields:
                 return f"{key}: no such setting"
             known = fields[name].annotation
         return f"{key}: no such setting; there are {', '.join(known.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):  # of a whole section: the message names the keys
+        return ": ".join(filter(None, [key, message]))
     return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

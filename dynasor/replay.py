@@ -26,7 +26,7 @@ from dynasor.recorded_query import (
     is_right,
 )
 from dynasor.replay_results import ReplayResult, Run, summarise
-from dynasor.replay_run import run_query
+from dynasor.replay_run import run_of, run_query, run_rules
 
 __all__ = [
     "ExactGroups",
@@ -80,13 +80,12 @@ def replay(
         answers = [full_answer(query, order) for order in shuffled]
         full.append(_full_budget_of(query, shuffled, answers))
         weights, lost = query.weights(evidence), query.lost_at(cut)
-        for name, rule in rules.items():
-            runs[name].append(
-                [
-                    run_query(query, order, rule, wave, answer, weights, lost, every)
-                    for order, answer in zip(shuffled, answers, strict=True)
-                ]
-            )
+        for rows in runs.values():
+            rows.append([])
+        for order, answer in zip(shuffled, answers, strict=True):
+            ended = run_rules(query, order, list(rules.values()), wave, weights, lost, every)
+            for rows, ending in zip(runs.values(), ended, strict=True):
+                rows[-1].append(run_of(query, answer, ending))
         if progress:
             progress(done + 1, len(queries))
     means = np.array(full)

@@ -10,7 +10,7 @@ from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator
 from dynasor.bench.cluster import Cluster
 from dynasor.bench.recorded import RecordedQuestion, check_budget
-from dynasor.bench.virtual_front_end import FrontEnd
+from dynasor.bench.virtual_front_end import ByGroup, FrontEnd
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Counters, Job, Queue
@@ -60,10 +60,10 @@ def simulate(
     cluster: Cluster,
     allocator: Allocator,
     *,
-    samples: int,
+    samples: ByGroup[int],
     policy: str = "default",
     aging: Aging | None = None,
-    forecast: Forecast | None = None,
+    forecast: ByGroup[Forecast] | None = None,
     ranked: Mapping[str, Ranked] | None = None,
     when_due: bool = False,
     weigh: Weigh | None = None,
@@ -78,10 +78,11 @@ def simulate(
         questions: recorded samples by the name that arrivals give.
         cluster: what serves.
         allocator: a fresh one; decides for all queries.
-        samples: full budget of a query; a chat is one sample.
+        samples: full budget of a query, or of each group's; a chat is one sample.
         policy: order of the waiting, see `dynasor.scheduling.policies`; `vllm` is vLLM's own.
         aging: starvation guard of the gang policies.
-        forecast: a fresh one; foresees a query's work for scheduler and router, None for none.
+        forecast: a fresh one, or each group's; foresees a query's work for scheduler and router, None
+            for none.
         ranked: what a ranker says of each question, None for no ranks.
         when_due: see `dynasor.runtime.Runtime.solve`.
         weigh: vote weight of a sample, or None.
@@ -94,7 +95,7 @@ def simulate(
         ConfigError: if there is no such policy.
         EngineError: if a sample is larger than a replica's KV cache.
     """
-    check_budget(questions, samples)
+    check_budget(questions, max(samples.values()) if isinstance(samples, Mapping) else samples)
     build = queue_builder(policy, aging)
     replicas = [Replica(cluster.replica, build) for _ in range(cluster.replicas)]
     front = FrontEnd(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from math import inf
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from algorithms.program import Generation, Progress, Request
 from algorithms.self_consistency import Weigh
@@ -27,6 +27,15 @@ from dynasor.engines.simulated_job import Job, Report
 from dynasor.errors import DataError
 from dynasor.ranking.scorer import Ranked
 from dynasor.scheduling.forecast import Forecast
+
+Each = TypeVar("Each")
+ByGroup: TypeAlias = Each | Mapping[str, Each]
+"""One for all queries, or group of an arrival -> its own."""
+
+
+def of_group(value: ByGroup[Each], group: str) -> Each:
+    """What a group has."""
+    return value[group] if isinstance(value, Mapping) else value
 
 
 class FrontEnd:
@@ -44,8 +53,8 @@ class FrontEnd:
         cluster: Cluster,
         questions: Mapping[str, RecordedQuestion],
         allocator: Allocator,
-        samples: int,
-        forecast: Forecast | None,
+        samples: ByGroup[int],
+        forecast: ByGroup[Forecast] | None,
         ranked: Mapping[str, Ranked],
         when_due: bool,
         weigh: Weigh | None,
@@ -129,13 +138,14 @@ class FrontEnd:
             raise DataError(
                 f"arrival {arrival.id} asks {arrival.question!r}, which was not recorded"
             )
-        samples = self._samples if arrival.kind == "query" else 1
+        samples = of_group(self._samples, arrival.group) if arrival.kind == "query" else 1
         order = question.order(f"{self._seed}/{arrival.id}", samples)
         query = VirtualQuery(arrival, question, order, self._weigh, self._early_cut)
         query.replica = min(range(len(self._load)), key=self._load.__getitem__)
         if self._forecast is not None:
             ranked = self._ranked.get(arrival.question)
-            query.forecast = self._forecast.query(None if ranked is None else ranked.lengths)
+            forecast = of_group(self._forecast, arrival.group)
+            query.forecast = forecast.query(None if ranked is None else ranked.lengths)
         self._expect(query)
         if self._cluster.per_query:
             self._at(self.now + self._cluster.per_query, self._open, query)

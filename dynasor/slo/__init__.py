@@ -1,0 +1,1 @@
+"""What a service promises, and the settings that keep it."""

@@ -1,0 +1,174 @@
+"""What `dynasor tune` writes: the configuration with a reason beside each number; what was certified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.container import Container
+from tomlkit.items import Table
+
+from dynasor.config import NO_RANKING, Config
+from dynasor.errors import DataError
+from dynasor.slo.calibration_set import CalibratedQuery, CalibrationSet, ClassCalibration
+from dynasor.slo.prediction import Problem
+from dynasor.slo.promise import QueryClass
+from dynasor.slo.tune import REPEATS, Tuned
+
+MARK = "# dynasor tune: "
+"""What the lines begin with that are made anew each time."""
+
+
+def calibration_set(tuned: Tuned, problem: Problem, model: str) -> CalibrationSet:
+    """What was certified of each class, for the service.
+
+    Args:
+        tuned: the result.
+        problem: with the recorded queries.
+        model: of the engine whose step times were measured.
+    """
+    return CalibrationSet(
+        model=model[:500],
+        rate=problem.rate,
+        classes={name: _class(tuned, problem, name) for name in problem.promises},
+    )
+
+
+def _class(tuned: Tuned, problem: Problem, name: str) -> ClassCalibration:
+    promise, tables = problem.promises[name], problem.tables[name]
+    assert promise.epsilon is not None, "checked before the search"
+    certified = tuned.guarantees[name].certified
+    setting = tuned.plan.settings[name]
+    places = problem.splits[name].calibrate
+    ended = tables.of([setting], places)
+    losses = ended.losses(promise.loss)[0]
+    return ClassCalibration(
+        full_samples=problem.full_samples,
+        loss=promise.loss,
+        epsilon=promise.epsilon,
+        guarantee=promise.guarantee,
+        delta=promise.risk,
+        certified=tuple(each.figures for each in certified),
+        chosen=[each.setting for each in certified].index(setting),
+        queries=tuple(
+            CalibratedQuery(
+                id=tables.queries[place].id[:500],
+                certainty=float(ended.certainty[0, column]),
+                agreement=float(ended.agreement[0, column]),
+                samples=int(ended.samples[0, column]),
+                tokens=int(ended.tokens[0, column]),
+                sample_tokens=float(ended.sample_tokens[0, column]),
+                differed=bool(ended.differed[0, column]),
+                loss=float(losses[column]),
+            )
+            for column, place in enumerate(places.tolist())
+        ),
+    )
+
+
+def write_config(
+    path: Path,
+    given: Path | None,
+    config: Config,
+    tuned: Tuned,
+    problem: Problem,
+    calibration: Path,
+) -> None:
+    """The given file with the tuned settings, each with a comment that says where it comes from.
+
+    Args:
+        path: to write.
+        given: what the user wrote, whose other settings and comments are kept; None for none.
+        config: all settings, those of the command line too.
+        tuned: the result.
+        problem: what was tuned.
+        calibration: file of the calibration set.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    text = "" if given is None else given.read_text(encoding="utf-8")
+    kept = [line for line in text.splitlines() if not line.startswith(MARK)]
+    document = tomlkit.parse("\n".join(kept).strip() + "\n")
+    platform = tuned.plan.platform
+    slo = _table(document, "slo")
+    _put(slo, "rate", problem.rate, "queries a second for which all of this is predicted")
+    _put(slo, "calibration", str(calibration), "what was certified, on which queries")
+    classes = _table(slo, "classes")
+    for name, promise in problem.promises.items():
+        section = _table(_table(classes, name), "settings")
+        _put_settings(section, tuned, name, promise, problem.full_samples)
+    if len(problem.promises) == 1:
+        # What knows no classes, such as `dynasor bench`, is to do the same.
+        setting = tuned.plan.settings[next(iter(problem.promises))]
+        why = "of the only class of [slo], for what knows no classes"
+        _put(_table(document, "algorithm"), "samples", setting.samples, why)
+        _put(_table(document, "allocator"), "rule", setting.rule, why)
+        _put(_table(document, "allocator"), "wave", setting.wave, why)
+    _put(
+        _table(document, "engine"),
+        "max_running",
+        platform.places,
+        "requests in the batch at once, of those that the engine was calibrated with",
+    )
+    _put(_table(document, "scheduler"), "policy", platform.policy, "by the search")
+    ranking = config.ranking.model
+    if ranking != NO_RANKING:
+        _put(
+            _table(document, "ranking"),
+            "model",
+            ranking if platform.ranked else NO_RANKING,
+            "by the search" if platform.ranked else f"{ranking} did not pay",
+        )
+    header = [
+        f"{MARK}{platform.replicas} engine"
+        + "s" * (platform.replicas > 1)
+        + " like the calibrated one",
+        f"{MARK}latencies are of {len(REPEATS)} simulated runs at slo.rate; 95% of further runs in [ ]",
+    ]
+    try:
+        path.write_text("\n".join(header) + "\n" + tomlkit.dumps(document), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); check the path") from None
+
+
+def _put_settings(
+    section: Table, tuned: Tuned, name: str, promise: QueryClass, full_samples: int
+) -> None:
+    setting, chosen = tuned.plan.settings[name], tuned.chosen(name)
+    expected, figures = tuned.expected[name], chosen.figures
+    queries = tuned.guarantees[name].queries
+    _put(
+        section,
+        "rule",
+        setting.rule,
+        f"loss {100 * figures.loss:.2g} points on {queries} queries, at most "
+        f"{100 * figures.bound:.2g} at {100 * (1 - promise.risk):g}% confidence; "
+        f"{expected.tokens:,.0f} tokens a query",
+    )
+    _put(section, "samples", setting.samples, f"the loss is against {full_samples}")
+    latency = expected.latency
+    seconds = [
+        f"p{percent:g} {latency.percentile(percent):.3g} s"
+        + ("" if interval is None else f" [{interval[0]:.3g}, {interval[1]:.3g}]")
+        for percent, _ in promise.targets or [(90.0, 0.0)]
+        for interval in [latency.interval(percent)]
+    ]
+    _put(section, "wave", setting.wave, ", ".join(seconds))
+
+
+def _table(parent: Any, name: str) -> Table:
+    """A section, made where there is none."""
+    if name not in parent:
+        parent[name] = tomlkit.table(is_super_table=name == "classes")
+    found = parent[name]
+    assert isinstance(found, Table | Container), "the configuration was read before"
+    return found  # type: ignore[return-value]
+
+
+def _put(section: Table, key: str, value: Any, why: str) -> None:
+    """A setting with its reason, in the place of an older one."""
+    item = tomlkit.item(value)
+    item.comment(why)
+    section[key] = item

@@ -1,0 +1,142 @@
+"""`[slo]`: what contradicts what, which class a query is of, and the file that the service reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynasor.config import load_config
+from dynasor.errors import ConfigError, DataError
+from dynasor.slo.calibration_set import (
+    CalibratedQuery,
+    CalibrationSet,
+    CertifiedSetting,
+    ClassCalibration,
+)
+from dynasor.slo.promise import ClassSettings, QueryClass, SloConfig
+from dynasor.slo.tables import split_queries
+
+
+def load(tmp_path: Path, text: str) -> SloConfig:
+    path = tmp_path / "promise.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, environment={}).slo
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epsilon = 0.0", "slo.classes.a: epsilon = 0: no number of queries can certify"),
+        ("delta = 0.1", "delta = 0.1 without epsilon"),
+        ("epsilon = 0.1\ndelta = 0.1\nguarantee = 'mean'", "leave one of the two out"),
+        ("deadline = 10\nlatency = { p90 = 20 }", "p90 = 20 s is above deadline = 10 s"),
+        ("latency = { p90 = 5, p50 = 10 }", "p90 = 5 s is below p50 = 10 s"),
+        ("deadline = 1e4", "slo.classes.a.deadline = 10000 s is above server.max_seconds = 600"),
+        ("tokens_per_day = 5\ntokens_per_query = 10", "not one query a day"),
+        ("latency = { q90 = 1 }", "'q90': a latency target is named by its percentile"),
+        ("latency = { p90 = 0 }", "p90 = 0.0: must be above 0 seconds"),
+        ("epsilom = 2", "slo.classes.a.epsilom: no such setting; there are model, effort,"),
+        ("epsilon = 2", "slo.classes.a.epsilon = 2: input should be less than or equal to 1"),
+        ("settings = { rule = 'x' }", "rule 'x' is unknown"),
+        ("loss = 'all'", "slo.classes.a.loss = 'all': input should be 'answer' or 'accuracy'"),
+        ("[slo.classes.b]\neffort = 'high'", "classes.b: class a stands before it"),
+    ],
+)
+def test_what_contradicts_what_is_named_in_one_error(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, f"[slo.classes.a]\n{text}\n")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_query_is_of_the_first_class_that_holds_it(tmp_path: Path) -> None:
+    slo = load(
+        tmp_path,
+        "[slo.classes.gold]\nmetadata = { tier = 'gold' }\n"
+        "[slo.classes.hard]\neffort = 'high'\nmodel = 'm'\n"
+        "[slo.classes.rest]\nlatency = { p99 = 9, p50 = 3 }\n",
+    )
+
+    def of(model: str, effort: str | None, **metadata: str) -> str | None:
+        return slo.class_of(model=model, effort=effort, metadata=metadata)
+
+    assert of("m", "high", tier="gold", more="x") == "gold"
+    assert of("m", "high", tier="iron") == "hard"
+    assert of("n", "high") == of("m", None) == "rest"
+    assert slo.classes["rest"].targets == [(50.0, 3.0), (99.0, 9.0)]
+    only = SloConfig(classes={"hard": QueryClass(effort="high")})
+    assert only.class_of(model="m", effort="low", metadata={}) is None
+
+
+@given(st.integers(3, 400), st.integers(0, 5))
+def test_queries_are_split_in_three(count: int, seed: int) -> None:
+    split = split_queries(count, seed)
+    together = sorted([*split.search, *split.calibrate, *split.held])
+    assert together == list(range(count))
+    assert all(len(part) for part in split)
+
+
+def kept() -> CalibrationSet:
+    figures = CertifiedSetting(
+        settings=ClassSettings(rule="default", samples=16, wave=2),
+        loss=-0.01, bound=0.02, p_value=0.05, tokens=812.5, samples=4.5,
+    )  # fmt: skip
+    query = CalibratedQuery(
+        id="q", certainty=0.5, agreement=0.75, samples=4, tokens=100, sample_tokens=25.0,
+        differed=False, loss=0.0,
+    )  # fmt: skip
+    one = ClassCalibration(
+        full_samples=16, loss="accuracy", epsilon=0.02, guarantee="confidence", delta=0.1,
+        certified=(figures,), chosen=0, queries=(query, query),
+    )  # fmt: skip
+    return CalibrationSet(model="m", rate=3.0, classes={"all": one})
+
+
+def test_a_calibration_set_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    kept().save(path)
+    assert CalibrationSet.load(path) == kept()
+    assert [each.name for each in tmp_path.iterdir()] == ["calibration.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version"),
+        ({"odd": 1}, "odd"),
+        ({"classes": {}}, "classes"),
+        ({"rate": 0}, "rate"),
+        ({"classes": {"all": {"chosen": 1}}}, "there are 1 settings"),
+        ({"classes": {"all": {"epsilon": 0}}}, "classes.all.epsilon"),
+        ({"classes": {"all": {"queries": []}}}, "classes.all.queries"),
+    ],
+)
+def test_a_broken_calibration_set_is_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "calibration.json"
+    values = json.loads(kept().model_dump_json())
+    for key, value in change.items():
+        if isinstance(value, dict) and value:
+            values["classes"]["all"] |= value["all"]
+        else:
+            values[key] = value
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        CalibrationSet.load(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\x00", '{"model": NaN}'])
+def test_what_is_no_calibration_set_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError):
+        CalibrationSet.load(path)
+    with pytest.raises(DataError, match="dynasor tune"):
+        CalibrationSet.load(tmp_path / "none.json")
