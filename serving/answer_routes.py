@@ -73,6 +73,7 @@ async def _answer(
     visit: Visit = request.scope["visit"]
     plan = plan_of(asked, service.config, service.served, visit.key.max_priority)
     service.check(plan)
+    plan = service.admit(plan)
     if asked.stream:
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
         return EventStream(chunks(service, plan, visit, shape, usage=usage))

@@ -18,6 +18,7 @@ from serving.engine_guard import EngineGuard
 from serving.front_door import FrontDoor, is_loopback
 from serving.keys import Keys
 from serving.metrics import Metrics
+from serving.promises import Promises, load_calibration
 from serving.query_service import QueryService
 from serving.tracing import tracer_of
 
@@ -39,6 +40,9 @@ def create_app(
         environment: says where traces go.
         guard: the engine; by default built from the configuration.
         scorer: ranks queries by their prompt, or None.
+
+    Raises:
+        DynasorError: if what `[slo]` names cannot be read or contradicts it.
     """
     app = FastAPI(
         title="Dynasor",
@@ -58,7 +62,8 @@ def create_app(
         )
     if scorer is not None:
         scorer.observe = metrics.rank_seconds.observe
-    service = QueryService(guard, config, equivalence, metrics, tracer, scorer)
+    promises = Promises(config, load_calibration(config))
+    service = QueryService(guard, config, equivalence, metrics, tracer, promises, scorer)
     app.state.service, app.state.metrics = service, metrics
     metrics.slo = config.server.slo
     app.include_router(answer_routes.router)
@@ -86,9 +91,22 @@ def with_front_door(app: FastAPI, config: Config, keys: Keys) -> FrontDoor:
 
 
 def reconfigure(app: FastAPI, door: FrontDoor, config: Config, keys: Keys) -> list[str]:
-    """Take a new configuration for the queries to come; names of settings that need a new start."""
+    """Take a new configuration for the queries to come; names of settings that need a new start.
+
+    The watch over the promises begins anew if they, their settings or their calibration have changed.
+
+    Raises:
+        DynasorError: if what `[slo]` names cannot be read or contradicts it; nothing is changed then.
+    """
     service: QueryService = app.state.service
     old = service.config
+    calibration = load_calibration(config)
+    promises = Promises(config, calibration)
+    if calibration != service.promises.calibration or any(
+        getattr(old, section) != getattr(config, section)
+        for section in ("slo", "algorithm", "allocator")
+    ):
+        service.promises = promises
     fixed: list[str] = []
     for section in ("engine", "scheduler"):
         if getattr(old, section) != getattr(config, section):

@@ -136,12 +136,12 @@ class EngineGuard:
             if not await self._wait_for_engine(cut):
                 break
             engine = self.engine
-            attempt = _going_on(request, told)
+            attempt = going_on(request, told)
             kept = told if attempt.prefix != request.prefix else Progress(request.id, "", 0)
             try:
                 async with aclosing(engine.submit(attempt)) as events:
                     async for event in events:
-                        event = _joined(kept, event)
+                        event = joined(kept, event)
                         if isinstance(event, Progress) and event.tokens > told.tokens:
                             told = event
                         yield event
@@ -215,7 +215,7 @@ class EngineGuard:
         await self.engine.close()
 
 
-def _going_on(request: Request, told: Progress) -> Request:
+def going_on(request: Request, told: Progress) -> Request:
     """What is left of a request after its client was told so much."""
     if not told.tokens or request.sampling.seed is not None:
         return request
@@ -224,7 +224,7 @@ def _going_on(request: Request, told: Progress) -> Request:
     return replace(request, prefix=request.prefix + told.text, sampling=sampling)
 
 
-def _joined(kept: Progress, event: Event) -> Event:
+def joined(kept: Progress, event: Event) -> Event:
     """An event of a request that went on after `kept`."""
     if not kept.tokens:
         return event

@@ -29,7 +29,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 OPEN = ("/healthz", "/readyz")
 """Paths that need no key."""
-ADMIN = ("/", "/events", "/metrics")
+ADMIN = ("/", "/events", "/metrics", "/slo")
 """Paths that need an admin's key where there are keys."""
 ANYBODY = Key(name="anybody", sha256="0" * 64, admin=True, max_priority=8)
 """Who asks where there are no keys."""

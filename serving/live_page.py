@@ -64,6 +64,11 @@ async def picture(request: Request) -> dict[str, Any]:
         "starvation": round(service.longest_wait(), 1),
         "attainment": metrics.attained,
         "slo": metrics.slo,
+        "alarms": service.promises.alarms,
+        "classes": {
+            name: {"level": status.level, "predicted": status.predicted}
+            for name, status in service.promises.statuses().items()
+        },
         "saved": metrics.saved_total,
         "spent": metrics.spent_total,
         "queries": [query.as_shown() for query in [*live, *ended][:SHOWN]],

@@ -8,6 +8,7 @@ from time import monotonic
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from serving.live_query import LiveQuery
+from serving.slo_metrics import SloMetrics
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SAMPLES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -44,7 +45,7 @@ class Metrics:
         )
         self.tokens = Counter(
             "dynasor_tokens",
-            "Tokens spent: answer, other_samples, probes, cut, prompt",
+            "Tokens spent: answer, other_samples, probes, cut, prompt, audit",
             ["kind"],
             registry=registry,
         )
@@ -82,6 +83,7 @@ class Metrics:
         )
         self.attainment = gauge("dynasor_slo_attainment", "Share of recent answers in time")
         self.ready = gauge("dynasor_engine_ready", "1 while the engine serves")
+        self.promises = SloMetrics(registry)
         self.spent_total = self.saved_total = 0
         """Output tokens of all queries, and those that their full budgets would have cost more."""
         self._in_time: deque[bool] = deque(maxlen=RECENT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -12,9 +14,10 @@ router = APIRouter()
 
 
 @router.get("/healthz")
-async def alive() -> dict[str, str]:
-    """The server answers."""
-    return {"status": "alive"}
+async def alive(request: Request) -> dict[str, str]:
+    """The server answers; whether an alarm says that a promise does not hold."""
+    alarms = _service(request).promises.alarms
+    return {"status": "alive", "promises": "alarm" if alarms else "no alarm"}
 
 
 @router.get("/readyz", responses={503: {"description": "not ready"}})
@@ -25,6 +28,13 @@ async def ready(request: Request) -> JSONResponse:
     if getattr(request.app.state, "draining", False):
         return JSONResponse({"status": "draining"}, 503)
     return JSONResponse({"status": "ready"})
+
+
+@router.get("/slo")
+async def promises(request: Request) -> JSONResponse:
+    """How each class of queries does against what it was promised."""
+    statuses = _service(request).promises.statuses()
+    return JSONResponse({name: asdict(status) for name, status in statuses.items()})
 
 
 @router.get("/metrics", response_class=Response)
@@ -45,6 +55,7 @@ async def gather_gauges(request: Request) -> dict[str, float]:
     metrics.kv.set(counted.get("kv_now", 0.0))
     metrics.starvation.set(service.longest_wait())
     metrics.ready.set(float(service.guard.ready))
+    metrics.promises.update(service.promises.statuses())
     return counted
 
 

@@ -35,11 +35,13 @@ from dynasor.rewards.engine import RewardedEngine
 from dynasor.runtime import Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
 from serving.api_errors import ApiError
+from serving.audits import Audits
 from serving.engine_guard import LOST, EngineGuard
 from serving.front_door import Visit
 from serving.live_query import LiveQuery
 from serving.metrics import Metrics
 from serving.planned_program import program_of
+from serving.promises import Promises
 from serving.reasoning_plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class QueryService:
         equivalence: groups answers.
         metrics: are told of each query.
         tracer: of one span a query.
+        promises: to the classes of queries; may be replaced like the configuration.
         scorer: ranks queries by their prompt, or None.
     """
 
@@ -76,6 +79,7 @@ class QueryService:
         equivalence: AnswerEquivalence,
         metrics: Metrics,
         tracer: Tracer,
+        promises: Promises,
         scorer: LengthScorer | None = None,
     ) -> None:
         self.guard = guard
@@ -84,6 +88,8 @@ class QueryService:
             batch = config.algorithm.reward.batch
             self.engine = RewardedEngine(guard, build_reward(config), batch=batch)
         self.config = config
+        self.promises = promises
+        self.audits = Audits(guard, self._forecast, equivalence, metrics.tokens.labels("audit").inc)
         self._equivalence = equivalence
         self._metrics = metrics
         self._tracer = tracer
@@ -142,6 +148,18 @@ class QueryService:
                 code="context_length_exceeded",
             )
 
+    def admit(self, plan: Plan) -> Plan:
+        """The plan with the setting that its class has now.
+
+        Raises:
+            ApiError: 429 if it would be answered later than was promised to its class.
+        """
+        try:
+            return self.promises.admit(plan)
+        finally:
+            if self.promises.overloaded:
+                self.audits.drop()
+
     @asynccontextmanager
     async def running(self, plan: Plan, visit: Visit) -> AsyncIterator[LiveQuery]:
         """A query at work; leaving before its end cuts all that it has in the engine."""
@@ -183,12 +201,15 @@ class QueryService:
             visit.fields |= {"prompt": query.plan.prompt, "answer": query.chosen_text()}
 
     async def _solve(self, plan: Plan, program: Program, query: LiveQuery) -> None:
+        promises, kept = self.promises, self.audits.keep(plan, self.config.slo.watch.audits)
+        work = promises.begun(plan)
         runtime = Runtime(
             self.engine,
             PerQuery(parse_rule(plan.rule), plan.wave, tokens=plan.tokens)
             if not plan.plain
             else PerQuery(parse_rule(f"fixed:{plan.samples}"), plan.samples, tokens=plan.tokens),
             in_order=plan.in_order,
+            log=kept,
             observer=query,
             forecast=self._forecast(plan),
             scorer=self._scorer,
@@ -206,6 +227,11 @@ class QueryService:
             query.failed(error)
         finally:
             del self._runtimes[plan.id]
+            tokens = query.outcome.bill.output if query.outcome else query.tokens_now
+            promises.ended(plan, work, program, query.outcome, tokens)
+            if kept is not None:
+                seconds = 0.0 if promises.overloaded else self.config.server.max_seconds
+                self.audits.begin(plan, kept, query.outcome, seconds=seconds)
 
     def _forecast(self, plan: Plan) -> Forecast:
         """What the scheduler is told of a query's work: half for each step of its priority.
@@ -218,6 +244,7 @@ class QueryService:
         config = self.config
         rule = f"fixed:{plan.samples}" if plan.plain else plan.rule
         ours = {config.allocator.rule, *(effort.rule for effort in config.server.effort.values())}
+        known = plan.rule in ours or plan.admission is not None
         key = f"{plan.algorithm} {rule}"  # plain requests and samples differ in length
         shared = self._forecasts.get(key)
         if shared is None:
@@ -225,7 +252,7 @@ class QueryService:
             shared = self._forecasts[key] = Forecast(
                 cast(HashableRule, parse_rule(rule)),
                 tokens=_tokens_a_vote(plan),
-                play=plan.rule in ours and plan.algorithm == "self-consistency",
+                play=known and plan.algorithm == "self-consistency",
             )
             if len(self._forecasts) > FORECASTS:
                 self._forecasts.popitem(last=False)
@@ -234,6 +261,7 @@ class QueryService:
 
     def conclude(self) -> None:
         """End all queries with their best answers so far."""
+        self.audits.drop()
         for runtime in list(self._runtimes.values()):
             runtime.conclude()
 

@@ -7,14 +7,15 @@ the effort also decides on the budget, where `dynasor` does not. A request that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 from uuid import uuid4
 
 from algorithms.program import Prompt, Sampling
 from dynasor.config import Config
-from dynasor.programs import algorithm_of, rule_of
+from dynasor.programs import algorithm_of, rule_of, sampling_of
 from dynasor.server_config import ALGORITHMS, AlgorithmName, Effort
+from dynasor.slo.class_watch import Admission
 from serving.api_errors import ApiError
 from serving.openai_protocol import ChatRequest, CompletionRequest, DynasorOptions
 from serving.program_settings import (
@@ -27,6 +28,8 @@ from serving.program_settings import (
 )
 from serving.sampling_asked import at_most, prompt_for, report_every_for, sampling_for
 
+PROMISED: AlgorithmName = "self-consistency"
+"""The program whose settings `dynasor tune` certifies."""
 WRITERS = 4
 """Parts that agentwrite writes at once, where nothing else is asked for."""
 
@@ -51,6 +54,8 @@ class Plan:
         priority: of the query; each step up halves the work that the scheduler sees.
         report_every: tokens between progress events, or None for none.
         writing: the text to write, of agentwrite.
+        promise: class of `[slo]` that the query is of, or None.
+        admission: how its class serves it, once it does.
     """
 
     id: str
@@ -68,6 +73,14 @@ class Plan:
     priority: int
     report_every: int | None
     writing: WriteConfig | None = None
+    promise: str | None = None
+    admission: Admission | None = None
+
+    def with_setting(self, rule: str, samples: int, wave: int) -> Plan:
+        """This plan with another stop rule, full budget and wave."""
+        algorithm = self.config.algorithm.model_copy(update={"samples": samples})
+        config = self.config.model_copy(update={"algorithm": algorithm})
+        return replace(self, config=config, rule=rule, samples=samples, wave=min(wave, samples))
 
     @property
     def plain(self) -> bool:
@@ -110,7 +123,7 @@ def plan_of(
             param="dynasor.priority",
         )
     samples = _samples(asked, algorithm, effort, config)
-    seconds = [
+    seconds: list[float] = [
         at_most(value, limits.max_seconds, name)
         for value, name in (
             (options.budget.seconds, "dynasor.budget.seconds"),
@@ -121,6 +134,11 @@ def plan_of(
     changed = with_settings(config, algorithm, samples, options)
     sampling = sampling_for(asked, changed, algorithm)
     check_affordable(changed, algorithm, sampling, options)
+    in_hurry, promise = bool(seconds), None
+    if algorithm == PROMISED:
+        promise = _promise(asked, config, changed, sampling)
+    if promise is not None:
+        seconds.append(config.slo.classes[promise].deadline or limits.max_seconds)
     return Plan(
         id=f"{'chatcmpl' if isinstance(asked, ChatRequest) else 'cmpl'}-{uuid4().hex}",
         model=asked.model,
@@ -133,11 +151,31 @@ def plan_of(
         wave=_wave(options, algorithm, effort, changed, samples),
         tokens=options.budget.tokens,
         deadline=min([*seconds, limits.max_seconds]),
-        in_hurry=bool(seconds),
+        in_hurry=in_hurry,
         priority=options.priority,
-        report_every=report_every_for(asked, algorithm, bool(seconds)),
+        report_every=report_every_for(asked, algorithm, in_hurry),
         writing=_writing(options, algorithm),
+        promise=promise,
     )
+
+
+def _promise(
+    asked: ChatRequest | CompletionRequest, config: Config, changed: Config, sampling: Sampling
+) -> str | None:
+    """The class of a query; None where it brings its own setting, of which nothing was promised."""
+    options, budget = asked.dynasor, asked.dynasor.budget
+    own = (budget.samples, budget.tokens, budget.seconds, options.stop.rule, options.wave)
+    if options.deadline_ms is not None or any(own):
+        return None
+    same = {"name": PROMISED, "samples": changed.algorithm.samples}
+    if changed.algorithm != config.algorithm.model_copy(update=same):
+        return None
+    if replace(sampling, seed=None) != replace(sampling_of(changed), seed=None):
+        return None
+    effort, metadata = None, None
+    if isinstance(asked, ChatRequest):
+        effort, metadata = asked.reasoning_effort, asked.metadata
+    return config.slo.class_of(model=asked.model, effort=effort, metadata=metadata or {})
 
 
 def _samples(

@@ -153,6 +153,7 @@ async def _serve(
             if door.draining:  # told twice
                 app.state.service.conclude()
             door.draining = app.state.draining = True
+            app.state.service.audits.drop()
             server.should_exit = True
             loop.call_later(config.server.drain, app.state.service.conclude)
 
@@ -182,6 +183,7 @@ async def _serve(
         finally:
             server.should_exit = True
             await asyncio.gather(serving, return_exceptions=True)
+            await app.state.service.audits.close()
             await engine.close()
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from certaindex.stopping import parse_rule
 from dynasor.program_config import Section
 from dynasor.server_config import EffortName
+from dynasor.slo.watch_config import WatchConfig
 
 LossKind = Literal["answer", "accuracy"]
 """What `epsilon` bounds, as a mean over queries. `answer`: whether the answer differs from the full
@@ -184,6 +185,7 @@ class SloConfig(Section):
     classes: dict[str, QueryClass] = Field(
         default_factory=dict, max_length=MOST_CLASSES, description="name -> class of queries"
     )
+    watch: WatchConfig = WatchConfig()
 
     @model_validator(mode="after")
     def _every_class_is_met(self) -> Self:

@@ -96,4 +96,5 @@ async def running(
                 await client.close()
             server.should_exit = True
             await serving
+            await app.state.service.audits.close()
             await app.state.service.engine.close()

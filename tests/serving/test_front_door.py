@@ -51,7 +51,7 @@ async def test_without_a_key_with_a_wrong_one_and_with_the_right_one():
 
 async def test_the_page_and_the_metrics_are_for_admins():
     async with running(ScriptedEngine(), keys()) as server, server.http() as http:
-        for path in ("/", "/events", "/metrics"):
+        for path in ("/", "/events", "/metrics", "/slo"):
             assert (await http.get(path)).status_code == 401
             assert (await http.get(path, headers=bearer(ALICE))).status_code == 403
         assert (await http.get("/metrics", headers=bearer(ROOT))).status_code == 200

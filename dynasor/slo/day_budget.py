@@ -1,0 +1,40 @@
+"""Output tokens of a class in a day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import time
+
+DAY = 86_400.0
+
+
+class DayBudget:
+    """Counts tokens from midnight to midnight, UTC. What runs when they are spent is let end.
+
+    Args:
+        tokens: of a day; None: as many as are asked for.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, tokens: int | None, clock: Callable[[], float] = time) -> None:
+        self._tokens = tokens
+        self._clock = clock
+        self._day = clock() // DAY
+        self._spent = 0
+
+    def spend(self, tokens: int) -> None:
+        """A query has cost so many."""
+        self._turn()
+        self._spent += tokens
+
+    def wait(self) -> float | None:
+        """Seconds until there are tokens again; None while there are some."""
+        self._turn()
+        if self._tokens is None or self._spent < self._tokens:
+            return None
+        return (self._day + 1) * DAY - self._clock()
+
+    def _turn(self) -> None:
+        day = self._clock() // DAY
+        if day != self._day:
+            self._day, self._spent = day, 0

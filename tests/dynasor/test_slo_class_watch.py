@@ -1,0 +1,153 @@
+"""A class by hand: what each alarm does, and what is no evidence."""
+
+from random import Random
+
+import pytest
+
+from dynasor.slo.calibration_set import CalibratedQuery, CertifiedSetting, ClassCalibration
+from dynasor.slo.class_watch import ClassWatch
+from dynasor.slo.drift import Traits
+from dynasor.slo.load_control import Pace
+from dynasor.slo.promise import ClassSettings, QueryClass
+from dynasor.slo.rungs import FULL, Rung
+from dynasor.slo.watch_config import WatchConfig
+
+RULES = (
+    (FULL, 300.0),
+    ("certaindex:1,min=4", 120.0),
+    ("certaindex:0.9,min=3", 90.0),
+    ("fixed:2", 60.0),
+)
+LIKE, UNLIKE = Traits(1.0, 1.0, 3, 30.0), Traits(0.2, 0.3, 8, 90.0)
+FULL_BUDGET = Rung(FULL, 16, 1)
+
+
+def calibration(chosen=2):
+    certified = tuple(
+        CertifiedSetting(
+            settings=ClassSettings(rule=rule, samples=8, wave=4 if place == chosen else 1),
+            loss=0.0,
+            bound=0.01,
+            p_value=0.01,
+            tokens=tokens,
+            samples=tokens / 30,
+        )
+        for place, (rule, tokens) in enumerate(RULES)
+    )
+    query = CalibratedQuery(
+        id="q", certainty=1.0, agreement=1.0, samples=3, tokens=90, sample_tokens=30.0,
+        differed=False, loss=0.0,
+    )  # fmt: skip
+    return ClassCalibration(
+        full_samples=8,
+        loss="answer",
+        epsilon=0.02,
+        guarantee="confidence",
+        delta=0.1,
+        certified=certified,
+        chosen=chosen,
+        queries=(query,) * 100,
+    )
+
+
+def watch(promised=None, base=None, calibrated=True, audit=1.0, **config):
+    return ClassWatch(
+        "all",
+        QueryClass(**{"epsilon": 0.02, **(promised or {})}),
+        base,
+        FULL_BUDGET,
+        calibration() if calibrated else None,
+        config=WatchConfig(**config),
+        audit=audit,
+        pace=Pace(lambda: 0.0),
+        random=Random(0),
+    )
+
+
+def lose(each, most=100):
+    """Audits whose answer differed, until the setting changes."""
+    before = each.setting
+    for number in range(most):
+        each.audited(each.admit(), differed=True)
+        if each.setting != before:
+            return number + 1
+    return None
+
+
+def test_like_queries_change_nothing_and_unlike_ones_bring_the_full_budget_with_the_same_wave():
+    each = watch()
+    for _ in range(50):
+        each.ended(each.admit(), 1.0, LIKE)
+    assert not each.alarms
+    assert each.status().seen == 50
+    for _ in range(50):
+        each.ended(each.admit(), 1.0, UNLIKE)
+    assert len(each.alarms) == 1  # what ended after it belongs to the old round, or is not compared
+    assert each.setting[:3] == (FULL, 8, 4)
+    assert each.status().evidence == {}
+    assert not each.admit().audit  # nothing can be lost
+
+
+def test_queries_that_no_rule_ended_are_no_evidence():
+    each = watch()
+    for _ in range(100):
+        each.ended(each.admit(), 1.0, None)
+    assert each.status().seen == 0
+
+
+def test_step_by_step_to_safer_settings_with_less_risk_each_time():
+    each = watch(fallback="safer")
+    first = lose(each)
+    assert each.setting.rule == RULES[1][0]
+    second = lose(each)
+    assert each.setting.rule == FULL
+    assert not each.admit().audit
+    assert first <= second
+    assert each.alarms[0].startswith("loss: at least")
+
+
+def test_audits_of_a_setting_that_no_longer_serves_do_not_count():
+    each = watch()
+    old = each.admit()
+    lose(each)
+    for _ in range(100):
+        each.audited(old, differed=True)
+        each.ended(old, 1.0, UNLIKE)
+    assert len(each.alarms) == 1
+    assert each.status().audited == {"differed": 0, "same": 0, "dropped": 0}
+
+
+def test_dropped_audits_raise_no_alarm():
+    each = watch()
+    for _ in range(1000):
+        each.audited(each.admit(), differed=None)
+    assert not each.alarms
+    assert each.status().bounds == (0.0, 1.0)
+
+
+def test_other_answers_are_no_proof_that_accuracy_was_lost():
+    each = watch({"loss": "accuracy"})
+    assert lose(each) is None
+    assert not each.alarms
+    assert each.status().bounds[0] > 0.9
+
+
+def test_without_a_calibration_audits_alone_watch_over_a_setting():
+    each = watch(base=Rung("fixed:2", 16, 2), calibrated=False)
+    assert each.admit().setting == ("fixed:2", 16, 2, None)
+    assert lose(each)
+    assert each.setting == (FULL, 16, 2, None)
+
+
+def test_a_share_is_audited():
+    each = watch(audit=0.1)
+    picked = sum(each.admit().audit for _ in range(1000))
+    assert 60 < picked < 150
+
+
+def test_a_certified_setting_may_be_named_and_no_other():
+    named = watch(base=Rung(RULES[1][0], 8, 1))
+    assert named.setting.work == RULES[1][1]
+    assert named.status().evidence == {}  # the calibration tells of the chosen one only
+    with pytest.raises(ValueError, match="not among the settings"):
+        watch(base=Rung("fixed:3", 8, 1))

@@ -1,0 +1,98 @@
+"""A load step in virtual time, on a server that shares its pace among all that are inside."""
+
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+
+from dynasor.slo.load_control import Choice, LoadControl, Pace, Target
+
+WORKS = (100.0, 50.0)  # tokens of a query, carefully and boldly
+ALONE, BATCH = 100.0, 8  # tokens a second of one query; so many are batched without loss
+TARGET = Target(0.9, 6.0)
+
+
+@dataclass
+class Job:
+    left: float
+    begun: float
+    part: int
+    choice: Choice
+
+
+class Server:
+    """Equal shares: with n inside each gets pace(n) / n."""
+
+    def __init__(self, seed, controlled):
+        self.now = 0.0
+        self.random = Random(seed)
+        self.pace = Pace(lambda: self.now)
+        self.control = LoadControl(WORKS, [TARGET], self.pace, "class all")
+        self.controlled = controlled
+        self.jobs = []
+        self.seconds = {part: [] for part in range(3)}
+        self.refused = dict.fromkeys(range(3), 0)
+        self.bold = dict.fromkeys(range(3), 0)
+
+    def arrive(self, part):
+        choice = self.control.choose() if self.controlled else self.control.first()
+        if choice.wait is not None:
+            self.refused[part] += 1
+            return
+        self.bold[part] += choice.level
+        work = WORKS[choice.level]
+        self.pace.enter(work)
+        self.jobs.append(Job(self.random.gammavariate(2, work / 2), self.now, part, choice))
+
+    def run(self, until):
+        while self.jobs:
+            each = ALONE * min(len(self.jobs), BATCH) / len(self.jobs)
+            first = min(self.jobs, key=lambda job: job.left)
+            step = min(first.left / each, until - self.now)
+            self.now += step
+            for job in self.jobs:
+                job.left -= step * each
+            if self.now >= until:
+                return
+            self.jobs.remove(first)
+            self.pace.leave(WORKS[first.choice.level], ended=True)
+            self.control.ended(first.choice.predicted, self.now - first.begun)
+            self.seconds[first.part].append(self.now - first.begun)
+        self.now = until
+
+    def step(self, planned, factor, length=120.0):
+        for part in range(3):
+            rate, end = planned * (factor if part == 1 else 1), (part + 1) * length
+            coming = part * length + self.random.expovariate(rate)
+            while coming < end:
+                self.run(coming)
+                self.arrive(part)
+                coming += self.random.expovariate(rate)
+        self.run(float("inf") if self.jobs else self.now)
+        return self
+
+    def in_time(self, part):
+        seconds = self.seconds[part]
+        return sum(each <= TARGET.seconds for each in seconds) / len(seconds)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_at_twice_the_planned_rate_boldness_keeps_the_promise_that_is_broken_without(seed):
+    controlled, free = (Server(seed, on).step(planned=5.0, factor=2.0) for on in (True, False))
+    assert free.in_time(0) > 0.95
+    assert free.in_time(1) < 0.5
+    assert controlled.in_time(1) > 0.85
+    assert controlled.bold[1] > 5 * controlled.bold[0]
+    assert controlled.refused[1] < 0.05 * len(controlled.seconds[1])
+    assert controlled.in_time(2) > 0.9
+    assert controlled.refused[2] == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_beyond_what_boldness_can_serve_some_are_refused_and_the_others_are_in_time(seed):
+    server = Server(seed, controlled=True).step(planned=5.0, factor=5.0)
+    assert server.refused[1] > 100
+    assert server.in_time(1) > 0.8
+    # It goes on serving about as much as it can: 16 bold queries a second.
+    assert len(server.seconds[1]) > 0.85 * 16 * 120
+    assert server.in_time(2) > 0.9
