@@ -72,6 +72,13 @@ class EngineConfig(Section):
     tune_cpu: bool = Field(True, description="preload fast libraries and bind threads on CPU")
     timeout: float = Field(60.0, gt=0, description="seconds that a server may be silent")
     retries: int = Field(3, ge=0, le=20, description="tries again after a server's failure")
+    health_every: float = Field(
+        5.0,
+        gt=0,
+        le=600,
+        description="seconds between two looks at each of several servers; one that hangs is left "
+        "after four times as long at most",
+    )
     gang_hints: bool = Field(
         False,
         description="send gang and hints along to servers that run our scheduler in vLLM; others "

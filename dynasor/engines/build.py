@@ -43,6 +43,7 @@ def build_engine(
             retries=config.retries,
             scheduler=scheduler,
             gang_hints=config.gang_hints,
+            health_every=config.health_every,
         )
     if config.kind == "replay":
         from dynasor.engines.replay import ReplayEngine
