@@ -1,13 +1,14 @@
 """Routing rules on 4 to 256 simulated replicas against one perfect queue, and what a decision costs.
 
-python benchmarks/routing.py TRACE... [--replicas 4,16,64,256] [--load 0.85] [--json]
+python benchmarks/routing.py TRACE... [--replicas 4,16,64,256] [--load 0.95] [--json]
 python benchmarks/routing.py --cost [--replicas 4,16,64,256]
 
 Virtual time: the real programs, allocator, gang policy and routing rule on simulated replicas of an
 8-billion-parameter model. Each fleet serves the same arrivals per replica under every rule. The load is
 a share of what one replica does under saturation. A query is in time if it takes no longer than --slo
 times its question alone on one replica. Ratios are to the single queue, paired by query, with bootstrap
-intervals. --cost measures microseconds of this process: on an idle machine.
+intervals. --cost measures microseconds of this process: on an idle machine. With --keep FILE what was
+simulated is kept there, and the same command goes on where it was (give it the same other options).
 """
 
 from __future__ import annotations
@@ -51,11 +52,12 @@ def main() -> None:
     parser.add_argument("--replicas", default="4,16,64,256")
     parser.add_argument("--queries", type=int, default=24, help="for each replica")
     parser.add_argument("--least", type=int, default=600, help="queries, however few replicas")
-    parser.add_argument("--load", type=float, default=0.85)
-    parser.add_argument("--slo", type=float, default=3.0)
+    parser.add_argument("--load", type=float, default=0.95)
+    parser.add_argument("--slo", type=float, default=2.0)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--wave", type=int, default=8)
     parser.add_argument("--places", type=int, default=SHARED)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -72,17 +74,31 @@ def compare(options: argparse.Namespace, sizes: list[int]) -> Iterator[dict[str,
             questions[f"{Path(path).name}/{name}"] = question
     replica = ReplicaSettings(H100_LIKE, max_running=options.places, kv_blocks=30_000)
     one = Cluster(replica, 1, per_request=0.002)
-    alone = _alone(options, questions, one)
-    rate = options.load * _capacity(options, questions, one)
+    kept: dict[str, Any] = {}
+    if options.keep is not None and options.keep.exists():
+        kept = json.loads(options.keep.read_text())
+    if "alone" not in kept:
+        kept["alone"] = _alone(options, questions, one)
+        kept["capacity"] = _capacity(options, questions, one)
+        _keep(options, kept)
+    alone, rate = kept["alone"], options.load * kept["capacity"]
     print(f"{rate:.4f} queries a second for each replica")
     for size in sizes:
         coming = list(_workload(options, sorted(questions), rate * size, size, alone))
         ends: dict[str, dict[str, tuple[float, bool]]] = {}
         for routing in sorted(ROUTINGS, key=lambda name: name != REFERENCE):
-            cluster = replace(one, replicas=size, routing=routing)
-            result = _serve(options, questions, cluster, coming)
-            ends[routing] = {c.arrival.id: (c.latency, c.met) for c in result.completions}
+            if (name := f"{size} {routing}") not in kept:
+                cluster = replace(one, replicas=size, routing=routing)
+                result = _serve(options, questions, cluster, coming)
+                kept[name] = {c.arrival.id: (c.latency, c.met) for c in result.completions}
+                _keep(options, kept)
+            ends[routing] = kept[name]
             yield _row(size, routing, ends[routing], ends[REFERENCE], coming)
+
+
+def _keep(options: argparse.Namespace, kept: dict[str, Any]) -> None:
+    if options.keep is not None:
+        options.keep.write_text(json.dumps(kept))
 
 
 def _row(

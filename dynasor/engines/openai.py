@@ -27,6 +27,7 @@ from dynasor.engines.openai_stream import StreamedOutput
 from dynasor.errors import EngineError
 from dynasor.scheduling.admission import Gate
 from dynasor.scheduling.aging import aging_of
+from dynasor.scheduling.authors import Authors
 from dynasor.scheduling.gang import Hints
 from dynasor.scheduling.latest import LatestHints
 from dynasor.scheduling.placements import Placements
@@ -40,6 +41,9 @@ class _Attempt:
 
     Attributes:
         request: as the program asked it.
+        news: progress that its reader has yet to be told, None at the end.
+        sent: what the present server was asked.
+        server: its number.
         output: of the present attempt.
         kept: told before it was lost, and not generated again.
         told: so far.
@@ -50,6 +54,7 @@ class _Attempt:
         self.news: asyncio.Queue[Progress | None] = asyncio.Queue()
         self.told = self.kept = Progress(request.id, "", 0)
         self.sent = request
+        self.server = 0
         self.output = StreamedOutput(request, self._tell)
 
     def begin_again(self) -> None:
@@ -111,6 +116,7 @@ class OpenAIEngine:
             for url in base_urls
         ]
         self._placements = Placements()
+        self._authors: Authors[int] = Authors()
         for _ in self._servers:
             self._placements.add(ceil(max_running / len(self._servers)))
         self._model = model
@@ -177,7 +183,7 @@ class OpenAIEngine:
         self._running[request.id] = task
         try:
             while (progress := await attempt.news.get()) is not None:
-                self._placements.wrote(request, progress.text)
+                self._authors.wrote(request, attempt.server, progress.text)
                 yield progress
         finally:
             self._running.pop(request.id, None)
@@ -185,7 +191,7 @@ class OpenAIEngine:
             await asyncio.gather(task, return_exceptions=True)
         cut = task.cancelled()
         end = attempt.generation(cut=cut, error=None if cut else task.result())
-        self._placements.wrote(request, end.text)
+        self._authors.wrote(request, attempt.server, end.text)
         yield end
 
     async def _run(self, attempt: _Attempt) -> str | None:
@@ -206,7 +212,7 @@ class OpenAIEngine:
         failed: list[int] = []
         begun = False
         while True:
-            number = self._place(attempt.request, failed)
+            number = attempt.server = self._place(attempt.request, failed)
             server = self._servers[number]
             hints = self._hints.of(attempt.request.program) if self._gang_hints else None
             try:
@@ -228,7 +234,7 @@ class OpenAIEngine:
     def _place(self, request: Request, failed: Sequence[int]) -> int:
         for facts, server in zip(self._placements.replicas, self._servers, strict=True):
             facts.usable = server.usable
-        return self._placements.place(request, failed)
+        return self._placements.place(request, failed, self._authors.of(request))
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Close the streams of these requests."""

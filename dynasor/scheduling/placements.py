@@ -29,7 +29,6 @@ class _Gang:
         members: its requests that run or wait -> their replica.
         share: members on each replica.
         charged: expected tokens that are counted on each replica.
-        written: away from home, request -> replica, length and hash of the text that it wrote.
     """
 
     home: int | None = None
@@ -37,7 +36,6 @@ class _Gang:
     members: dict[str, int] = field(default_factory=dict)
     share: Counter[int] = field(default_factory=Counter)
     charged: dict[int, float] = field(default_factory=dict)
-    written: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
 
 class Placements:
@@ -67,12 +65,15 @@ class Placements:
         self.replicas[replica].usable = False
         self._prefixes.forget(replica)
 
-    def place(self, request: Request, exclude: Collection[int] = ()) -> int:
+    def place(
+        self, request: Request, exclude: Collection[int] = (), author: int | None = None
+    ) -> int:
         """Choose a replica for a request and count it there until `end`.
 
         Args:
             request: placed anew if it was placed before, as after a failure.
             exclude: replicas that failed it.
+            author: the replica that wrote the text which the request goes on from; home if None.
 
         Returns:
             index of the replica.
@@ -83,7 +84,7 @@ class Placements:
         wanted = Wanted(
             prompt=tokens_of(request.prompt),
             home=gang.home,
-            author=_author(gang, request.prefix),
+            author=gang.home if request.prefix and author is None else author,
             held=self._prefixes.held(request.prompt)
             if homeless
             else dict.fromkeys(gang.share, float("inf")),  # siblings hold all of it
@@ -96,17 +97,8 @@ class Placements:
         gang.share[replica] += 1
         self.replicas[replica].requests += 1
         self._gang_of[request.id] = request.program
-        if replica != gang.home:
-            gang.written[request.id] = (replica, *_mark(request.prefix))
         self._charge(gang)
         return replica
-
-    def wrote(self, request: Request, text: str) -> None:
-        """What a request has written so far; matters only away from home."""
-        gang = self._gangs.get(request.program)
-        if gang is not None and request.id in gang.written:
-            replica = gang.written[request.id][0]
-            gang.written[request.id] = (replica, *_mark(request.prefix + text))
 
     def hint(self, gang: str, tokens: float | None) -> None:
         """Output tokens that are expected to come yet from a gang."""
@@ -159,19 +151,3 @@ class Placements:
         gang.charged = {replica: total * n / members for replica, n in gang.share.items()}
         for replica, tokens in gang.charged.items():
             self.replicas[replica].expected += tokens
-
-
-def _author(gang: _Gang, prefix: str) -> int | None:
-    """Which replica wrote the text that a request goes on from; home, if none of those away did."""
-    if not prefix:
-        return None
-    author, longest = gang.home, 0
-    for replica, length, digest in gang.written.values():
-        if longest < length <= len(prefix) and hash(prefix[:length]) == digest:
-            author, longest = replica, length
-    return author
-
-
-def _mark(text: str) -> tuple[int, int]:
-    """What is kept of a text: enough to know it again."""
-    return len(text), hash(text)

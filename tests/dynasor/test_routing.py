@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms.program import Request, Sampling
+from dynasor.scheduling.authors import Authors
 from dynasor.scheduling.placements import TYPICAL, Placements
 from dynasor.scheduling.prefix_homes import PrefixHomes, tokens_of
 from dynasor.scheduling.routing import PREFILL, ReplicaFacts, Wanted, route, two_choices
@@ -151,19 +152,25 @@ def test_a_gang_whose_home_is_lost_moves_as_a_whole():
 
 
 def test_what_goes_on_follows_the_text_that_it_goes_on_from():
-    placements = fleet(2, places=1)
-    home = placements.place(ask("a"))
-    away = placements.place(ask("b", prefix=""))
+    placements, authors = fleet(2, places=1), Authors()
+
+    def place(id, prefix=""):
+        request = ask(id, prefix=prefix)
+        return placements.place(request, author=authors.of(request))
+
+    home, away = place("a"), place("b")
     assert away != home
-    placements.wrote(ask("a"), "step one")
-    placements.wrote(ask("b"), "another step")
-    assert placements.place(ask("b.1", prefix="another step")) == away
-    assert placements.place(ask("b.2", prefix="another step, and more")) == away
-    assert placements.place(ask("a.1", prefix="step one")) == home
-    assert placements.place(ask("a.2", prefix="something else")) == home
+    authors.wrote(ask("a"), home, "step one")
+    authors.wrote(ask("b"), away, "another step")
+    assert place("b.1", "another step") == away
+    assert place("b.2", "another step, and more") == away
+    assert place("a.1", "step one") == home
+    assert place("a.2", "something else") == home
     # And so do the children of children.
-    placements.wrote(ask("b.1", prefix="another step"), " further")
-    assert placements.place(ask("b.1.1", prefix="another step further")) == away
+    authors.wrote(ask("b.1", prefix="another step"), away, " further")
+    assert place("b.1.1", "another step further") == away
+    placements.lost(away)
+    assert place("b.3", "another step") == home
 
 
 def test_chats_with_a_shared_system_prompt_go_to_one_replica_while_it_has_little_to_do():
