@@ -65,6 +65,8 @@ def build_engine(
         max_model_len=config.max_model_len,
         kv_gib=config.kv_gib or (EMBEDDED_KV_GIB if embedded else None),
         kv_blocks=config.kv_blocks,
+        tensor_parallel=config.tensor_parallel,
+        pipeline_parallel=config.pipeline_parallel,
         tune_cpu=config.tune_cpu,
         scheduler=scheduler,
     )
