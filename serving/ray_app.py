@@ -57,6 +57,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Engines that load models leave a small machine little time for Serve's proxy to begin.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    # The processes of an engine end with the replica that began them, however that ends.
+    "RAY_process_group_cleanup_enabled": "1",
 }
 """Of a cluster that is begun here; set any of them to have it otherwise."""
 ERROR = 500  # characters of an error that are shown

@@ -26,7 +26,10 @@ def serve_here(config: Config) -> None:
         EngineError: if the engines do not start.
     """
     keys = _checked(config)
-    listen(config.server.host, config.server.port).close()  # a port in use is better found now
+    free = listen(config.server.host, config.server.port)  # a port in use is better found now
+    server = config.server.model_copy(update={"port": free.getsockname()[1]})
+    free.close()
+    config = config.model_copy(update={"server": server})
     configure()
     told = threading.Event()
 
@@ -37,8 +40,8 @@ def serve_here(config: Config) -> None:
         signal.signal(number, end)
     try:
         ray_app.deploy(config, keys, None)
-        where = f"http://{config.server.host}:{config.server.port}/v1"
-        logger.info("ready: %d engines behind %s", config.cluster.min_replicas, where)
+        where = f"http://{server.host}:{server.port}"
+        logger.info("ready: %d engines on %s/v1", config.cluster.min_replicas, where)
         while not told.wait(1.0):
             pass
     finally:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import Any
 
 from ray.exceptions import RayError
@@ -76,15 +77,17 @@ class RayServeEngine:
                 sent = going_on(request, told)
                 kept = told if sent is not request else Progress(request.id, "", 0)
                 try:
-                    async for part in self._stream(sent, avoid):
-                        event = joined(kept, part)
-                        self._authors.wrote(request, self._where[request.id] or "", event.text)
-                        if isinstance(event, Progress) and event.tokens > told.tokens:
-                            told = event
-                            yield event
-                        elif isinstance(event, Generation):
-                            yield event
-                            return
+                    async with aclosing(self._stream(sent, avoid)) as parts:
+                        async for part in parts:
+                            event = joined(kept, part)
+                            where = self._where[request.id] or ""
+                            self._authors.wrote(request, where, event.text)
+                            if isinstance(event, Generation):
+                                yield event
+                                return
+                            if event.tokens > told.tokens:
+                                told = event
+                                yield event
                     raise EngineError("the replica ended a stream without a generation")
                 except LOST as error:
                     problem = str(error).split("\n")[0][:300]
@@ -100,7 +103,7 @@ class RayServeEngine:
             del self._where[request.id], self._gang_of[request.id]
             self._cut.discard(request.id)
 
-    async def _stream(self, request: Request, avoid: list[str]) -> AsyncIterator[Event]:
+    async def _stream(self, request: Request, avoid: list[str]) -> AsyncGenerator[Event, None]:
         """Events from one replica; leaving early ends the request there."""
         call = self._handle.options(method_name="generate", stream=True)
         hints = self._hints.of(request.program)
