@@ -139,8 +139,8 @@ def deploy(
     """
     from dynasor.config import load_config
 
-    least = {"min_replicas": replicas, "max_replicas": max_replicas or replicas}
-    settings = load_config(config, {"cluster": least})
+    bounds = {"min_replicas": replicas, "max_replicas": max_replicas}
+    settings = load_config(config, {"cluster": bounds})
     _serving("serving.ray_command").deploy_to(settings, address, remove=remove)
 
 

@@ -14,8 +14,11 @@ class ClusterConfig(BaseModel):
         "dynasor", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="name of the application on Ray"
     )
     min_replicas: int = Field(1, ge=1, le=4096, description="replicas of the engine, at least")
-    max_replicas: int = Field(
-        1, ge=1, le=4096, description="replicas of the engine, at most; as many as the least: fixed"
+    max_replicas: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="replicas of the engine, at most; not set: min_replicas, always",
     )
     tokens_a_replica: float = Field(
         50_000.0,
@@ -39,8 +42,13 @@ class ClusterConfig(BaseModel):
 
     @field_validator("max_replicas")
     @classmethod
-    def _not_below_the_least(cls, value: int, info: ValidationInfo) -> int:
+    def _not_below_the_least(cls, value: int | None, info: ValidationInfo) -> int | None:
         least = info.data.get("min_replicas", 1)
-        if value < least:
+        if value is not None and value < least:
             raise ValueError(f"must be cluster.min_replicas or more, which is {least}")
         return value
+
+    @property
+    def most(self) -> int:
+        """Replicas at most."""
+        return self.max_replicas or self.min_replicas

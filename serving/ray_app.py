@@ -255,14 +255,13 @@ def _engine_options(config: Config) -> dict[str, Any]:
             request_router_kwargs={"places": config.engine.max_running},
         ),
     }
-    if cluster.min_replicas == cluster.max_replicas:
+    if cluster.min_replicas == cluster.most:
         return {**options, "num_replicas": cluster.min_replicas}
     return {
         **options,
-        "num_replicas": None,
         "autoscaling_config": AutoscalingConfig(
             min_replicas=cluster.min_replicas,
-            max_replicas=cluster.max_replicas,
+            max_replicas=cluster.most,
             upscale_delay_s=cluster.scale_up_after,
             downscale_delay_s=cluster.scale_down_after,
             metrics_interval_s=1.0,
@@ -314,7 +313,7 @@ def deploy(config: Config, keys: Keys, address: str | None) -> None:
     own: dict[str, Any] = {}
     if address is None:
         # Its cores are ours to count: replicas share what there is.
-        needed = 2 + cluster.max_replicas * max(1.0, cluster.replica_cpus)
+        needed = 2 + cluster.most * max(1.0, cluster.replica_cpus)
         own = {"num_cpus": int(max(os.cpu_count() or 1, needed)), "include_dashboard": False}
     with _connected(address or "local", **own):
         http = HTTPOptions(

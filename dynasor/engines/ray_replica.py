@@ -28,7 +28,9 @@ class EngineReplica:
         settings: the whole configuration, as plain values.
     """
 
-    async def __init__(self, settings: Mapping[str, Any]) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Mapping[str, Any]
+    ) -> None:
         config = Config.model_validate(settings)
         self._counts = config.scheduler.policy != "none"
         self._engine = build_engine(config.engine, config.algorithm.seed, config.scheduler)

@@ -6,6 +6,7 @@ a request is of, and the latest hints. See `dynasor.engines.ray_serve` for what 
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
@@ -28,14 +29,17 @@ class GangRouter(RequestRouter):
         self._placements = Placements()
         self._index: dict[str, int] = {}
         self._request: dict[str, str] = {}  # Serve's id -> ours
+        self._latest: dict[str, str] = {}  # and back: a request may be sent a second time
+        self._lock = Lock()  # Serve tells of ends on threads of its own
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Replicas have come or gone; one that drains is gone already."""
         present = {replica.replica_id.unique_id for replica in replicas}
-        for name in self._index.keys() - present:
-            self._placements.lost(self._index.pop(name))
-        for name in sorted(present - self._index.keys()):
-            self._index[name] = self._placements.add(self._places)
+        with self._lock:
+            for name in self._index.keys() - present:
+                self._placements.lost(self._index.pop(name))
+            for name in sorted(present - self._index.keys()):
+                self._index[name] = self._placements.add(self._places)
         super().update_replicas(replicas)
 
     async def choose_replicas(
@@ -46,8 +50,9 @@ class GangRouter(RequestRouter):
         """The replica of the rule first, then all others."""
         if pending_request is None:
             return [candidate_replicas]
-        self._learn(pending_request)
-        wanted = self._wanted(pending_request)
+        with self._lock:
+            self._learn(pending_request)
+            wanted = self._wanted(pending_request)
         first = [each for each in candidate_replicas if each.replica_id.unique_id == wanted]
         others = [each for each in candidate_replicas if each not in first]
         return [ranked for ranked in (first, others) if ranked]
@@ -70,15 +75,19 @@ class GangRouter(RequestRouter):
         request: Request = pending.args[0]
         avoid = [self._index[name] for name in pending.kwargs["avoid"] if name in self._index]
         author = self._index.get(pending.kwargs["author"])
-        self._request[pending.metadata.internal_request_id] = request.id
+        call = pending.metadata.internal_request_id
+        self._request[call] = request.id
+        self._latest[request.id] = call
         chosen = self._placements.place(request, avoid, author)
         return next((name for name, index in self._index.items() if index == chosen), None)
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """A request has left its replica, whatever became of it."""
-        request = self._request.pop(internal_request_id, None)
-        if request is not None:
-            self._placements.end(request)
+        with self._lock:
+            request = self._request.pop(internal_request_id, None)
+            if request is not None and self._latest.get(request) == internal_request_id:
+                del self._latest[request]
+                self._placements.end(request)
 
     def on_request_routed(
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any

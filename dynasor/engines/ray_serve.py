@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from contextvars import Context
 from typing import Any
 
 from ray.exceptions import RayError
@@ -60,7 +61,7 @@ class RayServeEngine:
         """
         try:
             async with asyncio.timeout(START):
-                self._capacity = await self._handle.capacity.remote()
+                self._capacity = await _call(self._handle.capacity)
         except TimeoutError:
             raise EngineError(f"no engine replica was ready within {START:g} s") from None
         except LOST as error:
@@ -97,18 +98,24 @@ class RayServeEngine:
                     return
                 avoid += [name for name in (self._where[request.id],) if name is not None]
                 self._where[request.id] = None
-            error = f"the engine was lost twice: {problem}; try again soon"
-            yield Generation(request.id, told.text, told.tokens, finish_reason="error", error=error)
+            yield Generation(
+                request.id,
+                told.text,
+                told.tokens,
+                finish_reason="error",
+                error=f"the engine was lost twice: {problem}; try again soon",
+            )
         finally:
             del self._where[request.id], self._gang_of[request.id]
             self._cut.discard(request.id)
 
     async def _stream(self, request: Request, avoid: list[str]) -> AsyncGenerator[Event, None]:
         """Events from one replica; leaving early ends the request there."""
-        call = self._handle.options(method_name="generate", stream=True)
+        generate = self._handle.options(method_name="generate", stream=True)
         hints = self._hints.of(request.program)
         author = self._authors.of(request)
-        response = call.remote(request, hints, author=author, avoid=list(avoid))
+        response = _call(generate, request, hints, author=author, avoid=list(avoid))
+        ended = False
         try:
             async for part in response:
                 if isinstance(part, str):
@@ -116,9 +123,11 @@ class RayServeEngine:
                     if request.id in self._cut:  # it was cut on its way
                         await self._abort_at(part, [request.id])
                 else:
+                    ended = isinstance(part, Generation)
                     yield part
         finally:
-            response.cancel()  # of one that has ended this does nothing
+            if not ended:
+                response.cancel()
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Cut requests; waits no longer than `AT_MOST` for the replicas to hear of it."""
@@ -133,7 +142,7 @@ class RayServeEngine:
     async def _abort_at(self, replica: str, requests: list[str]) -> None:
         try:
             async with asyncio.timeout(AT_MOST):
-                await self._handle.cut.remote(requests, to=replica)
+                await _call(self._handle.cut, requests, to=replica)
         except (*LOST, TimeoutError):
             logger.debug("a cut was not delivered; a dead replica runs nothing", exc_info=True)
 
@@ -152,7 +161,7 @@ class RayServeEngine:
                 if where is not None and gang in self._news:
                     by_replica.setdefault(where, {})[gang] = self._hints.of(gang)
             self._news.clear()
-            calls = [self._handle.tell.remote(news, to=to) for to, news in by_replica.items()]
+            calls = [_call(self._handle.tell, news, to=to) for to, news in by_replica.items()]
             try:
                 async with asyncio.timeout(AT_MOST):
                     await asyncio.gather(*(_done(call) for call in calls), return_exceptions=True)
@@ -173,6 +182,15 @@ class RayServeEngine:
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
+
+
+def _call(method: Any, *arguments: Any, **more: Any) -> Any:
+    """Call a method of a handle, apart from the query that the caller is at.
+
+    Serve gives all calls in the context of one client's request the same id, and its router tells
+    calls that wait apart by it; the samples of a query are calls of their own.
+    """
+    return Context().run(method.remote, *arguments, **more)
 
 
 async def _done(call: Any) -> None:

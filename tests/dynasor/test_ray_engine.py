@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from contextvars import ContextVar
 from types import SimpleNamespace
 
 import pytest
@@ -132,6 +133,18 @@ async def test_a_reader_that_leaves_ends_the_call():
     assert handle.streams[0].cancelled
 
 
+async def test_calls_are_made_apart_from_the_query_that_they_serve():
+    mark = ContextVar("mark", default="none")
+    handle = Handle(["r1", END])
+    seen = []
+    generate = handle._generate
+    handle._generate = lambda *a, **more: seen.append(mark.get()) or generate(*a, **more)
+    mark.set("a client's request")
+    await events_of(RayServeEngine(handle))
+    assert seen == ["none"]
+    assert not handle.streams[0].cancelled
+
+
 async def test_hints_go_to_the_replicas_of_the_gang_and_with_its_requests():
     handle = Handle(["r1", Progress("q#0", "a", 1), END], ["r1", END])
     engine = RayServeEngine(handle)
@@ -202,6 +215,11 @@ async def test_a_gang_stays_together_until_its_replica_is_full(router):
     router.on_request_completed(None, "i0")
     assert await first(router, pending(3)) == home
     assert await first(router, pending(4, author=other)) == other
+    # One that was lost and is sent again is counted once, whenever the end of the first is told.
+    again = pending(6, args=(ask("q#3"), Hints()), avoid=[home])
+    assert await first(router, again) == other
+    router.on_request_completed(None, "i3")
+    assert router._placements.replicas[router._index[other]].requests == 3
     assert await first(router, pending(5, avoid=[home])) == other
 
 

@@ -70,7 +70,7 @@ def test_the_application_of_the_manifest_is_what_serve_takes():
     config = Config.model_validate(tomllib.loads(settings["data"]["dynasor.toml"]))
     workers = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
     assert workers["minReplicas"] == config.cluster.min_replicas
-    assert workers["maxReplicas"] == config.cluster.max_replicas
+    assert workers["maxReplicas"] == config.cluster.most
     folder, name = only.args["config"].rsplit("/", 1)
     assert name in settings["data"]
     mounts = workers["template"]["spec"]["containers"][0]["volumeMounts"]
