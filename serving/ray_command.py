@@ -36,10 +36,10 @@ def serve_here(config: Config) -> None:
     def end(*_: Any) -> None:
         told.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     try:
         ray_app.deploy(config, keys, None)
+        for number in (signal.SIGTERM, signal.SIGINT):  # now, for Ray has set its own
+            signal.signal(number, end)
         where = f"http://{server.host}:{server.port}"
         logger.info("ready: %d engines on %s/v1", config.cluster.min_replicas, where)
         while not told.wait(1.0):
