@@ -189,6 +189,7 @@ class Endpoint:
         """Tell the global view what is here and learn this endpoint's share, again and again."""
         me = serve.get_replica_context().replica_id.unique_id
         view: Any = None
+        known = True
         while True:
             engine = self._guard.engine
             expected = engine.expected() if isinstance(engine, RayServeEngine) else 0.0
@@ -199,9 +200,13 @@ class Endpoint:
                     self._door.max_queries = await view.report.remote(
                         me, len(self._service.live), expected
                     )
+                known = True
             except (RayError, TimeoutError, ValueError) as error:
-                logger.warning("no news of the global view: %s", str(error).split("\n")[0][:200])
                 view = None  # what it said last holds until there is one again
+                if known:
+                    problem = str(error).split("\n")[0][:ERROR] or type(error).__name__
+                    logger.warning("no news of the global view: %s", problem)
+                known = False
             await asyncio.sleep(REPORT_EVERY)
 
 

@@ -19,6 +19,9 @@ from dynasor.scheduling.placements import Placements
 class GangRouter(RequestRouter):
     """See the module."""
 
+    # An engine in the replica's process may keep it from answering for longer than Serve's 0.1 s.
+    queue_len_response_deadline_s = 1.0
+
     def initialize_state(self, places: int = 64) -> None:
         """What Serve was configured with.
 
