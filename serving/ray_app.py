@@ -36,13 +36,11 @@ from serving.app import create_app, with_front_door
 from serving.engine_guard import EngineGuard
 from serving.keys import Keys
 from serving.logs import configure
-from serving.server import keys_of
+from serving.server import COMPARERS, READERS, checked
 from serving.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
-READERS = 32
-"""Threads that read answers."""
 REPORT_EVERY = 1.0
 """Seconds between two reports of an endpoint to the global view."""
 REPORT_WITHIN = 0.5
@@ -153,13 +151,14 @@ class Endpoint:
 
     async def _start(self) -> None:
         configure()
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(READERS, "reader"))
-        equivalence = self._on_exit.enter_context(AnswerEquivalence())
+        readers = min(READERS, self._config.server.max_queries)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(readers, "reader"))
+        equivalence = self._on_exit.enter_context(AnswerEquivalence(workers=COMPARERS))
         guard = EngineGuard(lambda: RayServeEngine(self._engine), tracer_of(os.environ))
         app = create_app(self._config, self._keys, equivalence, os.environ, guard, self._scorer())
         self._door = with_front_door(app, self._config, self._keys)
-        await guard.start()
         self._guard, self._service = guard, app.state.service
+        await self._service.engine.start()
         self._reporting = asyncio.create_task(self._report())
 
     def _scorer(self) -> LengthScorer | None:
@@ -182,7 +181,7 @@ class Endpoint:
             self._reporting.cancel()
             await asyncio.gather(self._reporting, return_exceptions=True)
         self._service.conclude()
-        await self._guard.close()
+        await self._service.engine.close()
         self._on_exit.close()
 
     async def _report(self) -> None:
@@ -298,7 +297,7 @@ def build(arguments: Mapping[str, str]) -> Any:
         ConfigError: if it cannot be served.
     """
     config = load_config(Path(arguments["config"]))
-    return application(config, keys_of(config))
+    return application(config, checked(config))
 
 
 def deploy(config: Config, keys: Keys, address: str | None) -> None:

@@ -8,12 +8,9 @@ import threading
 from typing import Any
 
 from dynasor.config import Config
-from dynasor.errors import ConfigError
-from dynasor.vote_weights import weigher
 from serving import ray_app
-from serving.keys import Keys
 from serving.logs import configure
-from serving.server import keys_of, listen
+from serving.server import checked, listen
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +22,7 @@ def serve_here(config: Config) -> None:
         ConfigError: if the configuration cannot be served.
         EngineError: if the engines do not start.
     """
-    keys = _checked(config)
+    keys = checked(config)
     free = listen(config.server.host, config.server.port)  # a port in use is better found now
     server = config.server.model_copy(update={"port": free.getsockname()[1]})
     free.close()
@@ -60,15 +57,5 @@ def deploy_to(config: Config, address: str, *, remove: bool) -> None:
         ray_app.remove(config, address)
         logger.info("%s was removed", config.cluster.name)
         return
-    ray_app.deploy(config, _checked(config), address)
+    ray_app.deploy(config, checked(config), address)
     logger.info("%s serves on port %d of the cluster", config.cluster.name, config.server.port)
-
-
-def _checked(config: Config) -> Keys:
-    """The keys of a configuration that can be served."""
-    if config.engine.kind == "replay":
-        raise ConfigError(
-            "engine.kind = 'replay': a trace answers only its own questions; serve vllm or openai"
-        )
-    weigher(config)
-    return keys_of(config)
