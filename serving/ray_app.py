@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +335,8 @@ def remove(config: Config, address: str) -> None:
     """
     with _connected(address):
         serve.delete(config.cluster.name)
+        with suppress(ValueError):  # there is none
+            ray.kill(ray.get_actor(f"{config.cluster.name}-{VIEW}", namespace=NAMESPACE))
 
 
 @contextmanager
