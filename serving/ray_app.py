@@ -180,6 +180,7 @@ class Endpoint:
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.gather(self._reporting, return_exceptions=True)
+        self._service.audits.drop()
         self._service.conclude()
         await self._service.engine.close()
         self._on_exit.close()
