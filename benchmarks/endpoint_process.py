@@ -52,11 +52,24 @@ class Served:
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in children if "EngineCore" in child.name()]
 
+    def replicas(self) -> list[psutil.Process]:
+        """Processes of the engine replicas on Ray (`--replicas`)."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "EngineReplica" in " ".join(_words(child))]
+
     def lines(self) -> list[dict[str, object]]:
         """The log so far."""
         return [
             json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")
         ]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """Its command line; nothing of one that has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 @contextmanager

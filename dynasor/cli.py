@@ -80,6 +80,10 @@ def serve(
     samples: SamplesOption = None,
     max_tokens: MaxTokensOption = None,
     tune_cpu: TuneOption = True,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", help="So many engines on this machine, on Ray.", min=1),
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible endpoint that reasons until it is certain.
 
@@ -89,7 +93,6 @@ def serve(
     """
     from dynasor.config import Config, load_config
 
-    run_server = _serving("serving.server").run_server
     given = overrides(
         engine=engine,
         model=model,
@@ -104,11 +107,41 @@ def serve(
         "keys": str(keys) if keys else None,
         "default_effort": effort,
     }
+    if replicas is not None:
+        given["cluster"] = {"min_replicas": replicas, "max_replicas": replicas}
 
     def load() -> Config:
         return load_config(config, given)
 
-    run_server(load(), load)
+    if replicas is None:
+        _serving("serving.server").run_server(load(), load)
+    else:
+        _serving("serving.ray_command").serve_here(load())
+
+
+def deploy(
+    config: ConfigOption = None,
+    address: Annotated[
+        str, typer.Option("--address", help="Of the Ray cluster; `auto`: this machine's.")
+    ] = "auto",
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", help="Engines, at least.", min=1)
+    ] = None,
+    max_replicas: Annotated[
+        int | None, typer.Option("--max-replicas", help="Engines, at most.", min=1)
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take it off again, drained.")] = False,
+) -> None:
+    """Put the endpoint on a Ray cluster: engine replicas behind one address.
+
+    Example: ray start --head, then dynasor deploy --config dynasor.toml --replicas 2
+    --max-replicas 8. The same configuration as `dynasor serve`; see docs/replicas.md.
+    """
+    from dynasor.config import load_config
+
+    bounds = {"min_replicas": replicas, "max_replicas": max_replicas}
+    settings = load_config(config, {"cluster": bounds})
+    _serving("serving.ray_command").deploy_to(settings, address, remove=remove)
 
 
 def key(
@@ -141,8 +174,9 @@ def _serving(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
+        extra = "serve,ray" if error.name == "ray" else "serve"
         raise MissingExtra(
-            f"{error.name} is not installed: pip install 'dynasor-llm[serve]'"
+            f"{error.name} is not installed: pip install 'dynasor-llm[{extra}]'"
         ) from None
 
 
@@ -168,6 +202,7 @@ app.command()(calibrate)
 app.command()(tune)
 app.command()(capacity)
 app.command()(serve)
+app.command()(deploy)
 app.command()(key)
 
 rank = typer.Typer(

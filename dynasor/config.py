@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from certaindex.answers import extractor
 from certaindex.stopping import parse_rule
+from dynasor.cluster_config import ClusterConfig
 from dynasor.config_sources import from_environment, from_file, merge
 from dynasor.errors import ConfigError
 from dynasor.program_config import (
@@ -69,9 +70,18 @@ class EngineConfig(Section):
     kv_blocks: int | None = Field(
         None, ge=1, description="KV cache in blocks, in place of what memory allows"
     )
+    tensor_parallel: int = Field(1, ge=1, le=64, description="GPUs over which each layer is split")
+    pipeline_parallel: int = Field(1, ge=1, le=64, description="GPUs over which layers are spread")
     tune_cpu: bool = Field(True, description="preload fast libraries and bind threads on CPU")
     timeout: float = Field(60.0, gt=0, description="seconds that a server may be silent")
     retries: int = Field(3, ge=0, le=20, description="tries again after a server's failure")
+    health_every: float = Field(
+        5.0,
+        gt=0,
+        le=600,
+        description="seconds between two looks at each of several servers; one that hangs is left "
+        "after four times as long at most",
+    )
     gang_hints: bool = Field(
         False,
         description="send gang and hints along to servers that run our scheduler in vLLM; others "
@@ -217,6 +227,7 @@ class Config(Section):
     scheduler: SchedulerConfig = SchedulerConfig()
     server: ServerConfig = ServerConfig()
     ranking: RankingConfig = RankingConfig()
+    cluster: ClusterConfig = ClusterConfig()
     slo: SloConfig = SloConfig()
 
     @model_validator(mode="after")

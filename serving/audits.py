@@ -19,12 +19,13 @@ from certaindex.equivalence_share import QueryShare
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
 from dynasor.engines.base import Capacity
+from dynasor.engines.going_on import going_on, joined
 from dynasor.errors import EngineError
 from dynasor.runtime import Outcome, Runtime
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.gang import Hints
 from dynasor.slo.rungs import FULL
-from serving.engine_guard import EngineGuard, going_on, joined
+from serving.engine_guard import EngineGuard
 from serving.planned_program import program_of
 from serving.reasoning_plan import Plan
 

@@ -11,13 +11,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import replace
 from time import monotonic
 
 from opentelemetry.trace import Span, Tracer
 
 from algorithms.program import Event, Generation, Progress, Request
 from dynasor.engines.base import Capacity, Engine
+from dynasor.engines.going_on import going_on, joined
 from dynasor.errors import EngineError
 from dynasor.scheduling.gang import Hints
 
@@ -213,27 +213,6 @@ class EngineGuard:
             self._watch = None
         self._up.clear()
         await self.engine.close()
-
-
-def going_on(request: Request, told: Progress) -> Request:
-    """What is left of a request after its client was told so much."""
-    if not told.tokens or request.sampling.seed is not None:
-        return request
-    left = max(1, request.sampling.max_tokens - told.tokens)
-    sampling = replace(request.sampling, max_tokens=left)
-    return replace(request, prefix=request.prefix + told.text, sampling=sampling)
-
-
-def joined(kept: Progress, event: Event) -> Event:
-    """An event of a request that went on after `kept`."""
-    if not kept.tokens:
-        return event
-    return replace(
-        event,
-        text=kept.text + event.text,
-        tokens=kept.tokens + event.tokens,
-        scored=[*kept.scored, *event.scored],
-    )
 
 
 def _note(span: Span, end: Generation) -> None:

@@ -70,6 +70,22 @@ def check_efforts(config: Config) -> None:
             )
 
 
+def checked(config: Config) -> Keys:
+    """The keys of a configuration that can be served.
+
+    Raises:
+        ConfigError: if it cannot be.
+    """
+    if config.engine.kind == "replay":
+        raise ConfigError(
+            "engine.kind = 'replay': a trace answers only its own questions; serve vllm or openai"
+        )
+    keys = keys_of(config)
+    weigher(config)
+    check_efforts(config)
+    return keys
+
+
 def run_server(config: Config, reload: Callable[[], Config]) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP reads the configuration anew.
 
@@ -81,14 +97,7 @@ def run_server(config: Config, reload: Callable[[], Config]) -> None:
         ConfigError: if the configuration cannot be served.
         EngineError: if the engine does not start.
     """
-    # Before a model is loaded for it.
-    if config.engine.kind == "replay":
-        raise ConfigError(
-            "engine.kind = 'replay': a trace answers only its own questions; serve vllm or openai"
-        )
-    keys = keys_of(config)
-    weigher(config)
-    check_efforts(config)
+    keys = checked(config)  # before a model is loaded for it
     door = listen(config.server.host, config.server.port)
     give_up_after(door, config.server.stalled)
     configure()

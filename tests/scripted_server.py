@@ -107,6 +107,7 @@ class ScriptedServer:
     def __post_init__(self) -> None:
         self.exchanges: list[Exchange] = []
         self.hung_up = asyncio.Event()
+        self.hangs = False  # it takes connections and answers nothing any more
         self._news = asyncio.Condition()
         self.most_at_once = 0
         self._open = 0
@@ -161,6 +162,9 @@ class ScriptedServer:
             writer.close()
 
     async def _reply(self, exchange: Exchange) -> None:
+        if self.hangs:
+            await exchange.hang_up()
+            return
         if exchange.path == "/v1/models" and self.models is not None:
             await exchange.head(kind="application/json")
             listed = [{"id": m, "object": "model"} for m in self.models]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dynasor.bench.virtual_router import Routing
 from dynasor.engines.replica_settings import ReplicaSettings
 
 
@@ -16,12 +17,14 @@ class Cluster:
         replicas: how many.
         per_query: seconds of the front end from a query's arrival to its first requests.
         per_request: seconds of the front end from the end of a request to the decision on it.
+        routing: which replica runs a request.
     """
 
     replica: ReplicaSettings
     replicas: int = 1
     per_query: float = 0.0
     per_request: float = 0.0
+    routing: Routing = "least-expected"
 
     def __post_init__(self) -> None:
         if self.replicas < 1:

@@ -101,6 +101,7 @@ def simulate(
     front = FrontEnd(
         replicas,
         cluster,
+        build,
         questions,
         allocator,
         samples,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
-from math import inf
 from typing import Any, TypeAlias, TypeVar
 
 from algorithms.program import Generation, Progress, Request
@@ -19,14 +18,17 @@ from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator, StopReason
 from dynasor.bench.cluster import Cluster
 from dynasor.bench.recorded import RecordedQuestion
+from dynasor.bench.virtual_fleet import VirtualFleet
 from dynasor.bench.virtual_query import VirtualQuery
+from dynasor.bench.virtual_router import build_router
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.decisions import AHEAD, Cut, Decision, Hint, Start, Stop, press, review, watch
 from dynasor.engines.simulated import Replica
-from dynasor.engines.simulated_job import Job, Report
+from dynasor.engines.simulated_job import Job, Queue, Report
 from dynasor.errors import DataError
 from dynasor.ranking.scorer import Ranked
 from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.gang import Hints
 
 Each = TypeVar("Each")
 ByGroup: TypeAlias = Each | Mapping[str, Each]
@@ -43,7 +45,8 @@ class FrontEnd:
 
     Args:
         replicas: what serves.
-        cluster: what the front end takes.
+        cluster: what the front end takes, and which replica runs what.
+        queue: builds the queue of jobs for which the router does not choose a replica.
         questions, allocator, samples, forecast, ranked, when_due, weigh, cut, seed: see `simulate`.
     """
 
@@ -51,6 +54,7 @@ class FrontEnd:
         self,
         replicas: Sequence[Replica],
         cluster: Cluster,
+        queue: Callable[[Callable[[], float]], Queue],
         questions: Mapping[str, RecordedQuestion],
         allocator: Allocator,
         samples: ByGroup[int],
@@ -63,7 +67,6 @@ class FrontEnd:
     ) -> None:
         self.completions: list[Completion] = []
         self.now = 0.0
-        self._replicas = replicas
         self._questions = questions
         self._cluster = cluster
         self._allocator = allocator
@@ -74,12 +77,17 @@ class FrontEnd:
         self._weigh = weigh
         self._early_cut = cut
         self._seed = seed
-        self._mean_tokens = [500.0, 0]  # of ended samples, and how many; for the router
+        self._mean_tokens = [500.0, 0]  # of ended samples, and how many
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
-        self._wake = [inf] * cluster.replicas
-        self._load = [0.0] * cluster.replicas
         self._owners: dict[Job, tuple[VirtualQuery, Request]] = {}
+        self._open_queries: dict[str, VirtualQuery] = {}
+        places = cluster.replica.max_running
+        router = build_router(cluster.routing, len(replicas), places)
+        self._fleet = VirtualFleet(
+            replicas, places, router, queue(lambda: self.now), lambda: self.now, self._at
+        )
+        self._fleet.serve(self._step, self._latest)
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -109,26 +117,17 @@ class FrontEnd:
         self._count += 1
         heappush(self._events, (time, self._count, action, arguments))
 
-    def _rouse(self, index: int) -> None:
-        """See that a replica is looked at when it is due."""
-        due = self._replicas[index].due
-        if due < self._wake[index]:
-            self._wake[index] = due
-            self._at(due, self._step, index)
-
     def _step(self, index: int) -> None:
         """A replica's step, or run of steps, is over."""
-        if self.now != self._wake[index]:
+        reports = self._fleet.advance(index)
+        if reports is None:
             return  # it was interrupted, and looked at before
-        replica = self._replicas[index]
-        for report in replica.advance():
+        for report in reports:
             if self._cluster.per_request:
                 self._at(self.now + self._cluster.per_request, self._receive, report)
             else:
                 self._receive(report)
-        replica.schedule()
-        self._wake[index] = inf
-        self._rouse(index)
+        self._fleet.schedule(index)
 
     # What the runtime does -----------------------------------------------------------------------
 
@@ -141,7 +140,8 @@ class FrontEnd:
         samples = of_group(self._samples, arrival.group) if arrival.kind == "query" else 1
         order = question.order(f"{self._seed}/{arrival.id}", samples)
         query = VirtualQuery(arrival, question, order, self._weigh, self._early_cut)
-        query.replica = min(range(len(self._load)), key=self._load.__getitem__)
+        self._open_queries[arrival.id] = query
+        self._fleet.router.arrive(arrival.id)
         if self._forecast is not None:
             ranked = self._ranked.get(arrival.question)
             forecast = of_group(self._forecast, arrival.group)
@@ -197,6 +197,7 @@ class FrontEnd:
 
     def _leave(self, query: VirtualQuery, job: Job) -> None:
         del self._owners[job]
+        self._fleet.end(job)
         query.leave(job)
 
     # Decisions, and how they are carried out ----------------------------------------------------
@@ -219,19 +220,16 @@ class FrontEnd:
     def _start(self, query: VirtualQuery, request: Request) -> None:
         job = query.start(request)
         self._owners[job] = (query, request)
-        self._replicas[query.replica].submit(job, self.now, query.latest_hints(self.now))
-        self._rouse(query.replica)
+        self._fleet.submit(job, request)
+
+    def _latest(self, gang: str) -> Hints | None:
+        return self._open_queries[gang].latest_hints(self.now)
 
     def _cut(self, query: VirtualQuery, requests: Iterable[str]) -> None:
         for name in requests:
             if (job := query.jobs.get(name)) is not None:
-                tokens = self._abort(query, job)
+                tokens = self._fleet.abort(job)
                 self._fold(query, job, Generation(name, "", tokens, finish_reason="aborted"))
-
-    def _abort(self, query: VirtualQuery, job: Job) -> int:
-        tokens = self._replicas[query.replica].abort(job, self.now)
-        self._rouse(query.replica)
-        return tokens
 
     def _hint(self, query: VirtualQuery) -> None:
         """Tell the replica's scheduler what is left to do."""
@@ -239,8 +237,7 @@ class FrontEnd:
         if query.forecast is None and ranked is None:
             return
         hints = query.hints(None if ranked is None else ranked.rank, self.now)
-        self._replicas[query.replica].hint(query.program.id, hints, self.now)
-        self._rouse(query.replica)
+        self._fleet.hint(query.program.id, hints)
 
     def _stop(self, query: VirtualQuery, reason: StopReason) -> None:
         if query.stopping:
@@ -249,10 +246,11 @@ class FrontEnd:
         self._allocator.release(query)
         if query.forecast is not None:
             query.forecast.ended(query.program.votes(), by_rule=reason != "deadline")
-        self._load[query.replica] -= query.expected
         for job in list(query.jobs.values()):
-            query.bill.cut += self._abort(query, job)
+            query.bill.cut += self._fleet.abort(job)
             self._leave(query, job)
+        self._fleet.router.leave(query.arrival.id)
+        del self._open_queries[query.arrival.id]
         arrival, first = query.arrival, query.first_token
         self.completions.append(
             Completion(
@@ -266,16 +264,13 @@ class FrontEnd:
             )
         )
 
-    # The router ----------------------------------------------------------------------------------
-
     def _expect(self, query: VirtualQuery) -> None:
         """Note how many tokens a query will still need."""
         votes = query.program.votes()
         if query.forecast is not None:
-            replica = self._replicas[query.replica]
-            running = [replica.generated(job, self.now) for job in query.jobs.values()]
+            running = [self._fleet.generated(job) for job in query.jobs.values()]
             expected = query.forecast.remaining(votes, running).tokens
         else:
             expected = votes.remaining * self._mean_tokens[0]
-        self._load[query.replica] += expected - query.expected
         query.expected = expected
+        self._fleet.router.expect(query.arrival.id, expected)

@@ -1,4 +1,4 @@
-"""A query in virtual time: its program, the samples that it will get, and its jobs on a replica."""
+"""A query in virtual time: its program, the samples that it will get, and its jobs on replicas."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ class VirtualQuery(LiveQuery):
 
     Attributes:
         jobs: in flight, by name.
-        replica: index of the one that serves it.
-        expected: tokens to come, as the router counts them.
+        expected: tokens to come.
         first_token: when it got one, or None.
         forecast: foresees the rest of its work, or None.
     """
@@ -46,7 +45,6 @@ class VirtualQuery(LiveQuery):
         self.question = question
         self.order = order
         self.jobs: dict[str, Job] = {}
-        self.replica = 0
         self.expected = 0.0
         self.first_token: float | None = None
         self.forecast: QueryForecast | None = None

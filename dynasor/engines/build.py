@@ -43,6 +43,7 @@ def build_engine(
             retries=config.retries,
             scheduler=scheduler,
             gang_hints=config.gang_hints,
+            health_every=config.health_every,
         )
     if config.kind == "replay":
         from dynasor.engines.replay import ReplayEngine
@@ -64,6 +65,8 @@ def build_engine(
         max_model_len=config.max_model_len,
         kv_gib=config.kv_gib or (EMBEDDED_KV_GIB if embedded else None),
         kv_blocks=config.kv_blocks,
+        tensor_parallel=config.tensor_parallel,
+        pipeline_parallel=config.pipeline_parallel,
         tune_cpu=config.tune_cpu,
         scheduler=scheduler,
     )

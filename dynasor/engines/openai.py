@@ -1,9 +1,10 @@
 """Any OpenAI-compatible server, or several of them.
 
-All requests of a program go to one server, since that is where the prompt's KV is; a new program
-goes to the server with the fewest requests in flight. A server that does not answer is passed over
-for a while, and a request that it failed before the first token is tried on the next one. Every
-request streams, so that cutting it closes the connection and the server stops generating.
+Which server a request goes to is the rule of `dynasor.scheduling.routing`: a program stays on the server
+that has its prompt's KV while that has room. A server that dies or falls silent is left, and what it had
+not finished is run elsewhere: a request that had no token yet on whichever server answers, one that had
+begun on one other server, once. Every request streams, so that cutting it closes the connection and the
+server stops generating.
 
 Tokens are counted by the server's usage figures. A server that sends them with every chunk (vLLM's
 `continuous_usage_stats`) also gives exact counts for cut requests; for another, a cut request
@@ -14,46 +15,66 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from time import monotonic
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from math import ceil
 
-import openai
-from openai import AsyncOpenAI
-
-from algorithms.program import Event, Progress, Request
+from algorithms.program import Event, Generation, Progress, Request
 from dynasor.config import VLLM_ORDERS, SchedulerConfig
 from dynasor.engines.base import Capacity
-from dynasor.engines.openai_body import body_of
+from dynasor.engines.going_on import going_on, joined
+from dynasor.engines.openai_server import UNAVAILABLE, OpenAIServer
 from dynasor.engines.openai_stream import StreamedOutput
 from dynasor.errors import EngineError
 from dynasor.scheduling.admission import Gate
 from dynasor.scheduling.aging import aging_of
+from dynasor.scheduling.authors import Authors
 from dynasor.scheduling.gang import Hints
 from dynasor.scheduling.latest import LatestHints
+from dynasor.scheduling.placements import Placements
 from dynasor.scheduling.policies import Fcfs, parse_policy
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 10.0
-COOL_DOWN = 30.0
-"""Seconds that a server is passed over after it failed to answer."""
-REMEMBERED_PROGRAMS = 10_000
-_ERROR_LENGTH = 300
-# What another server may do better.
-_UNAVAILABLE = (openai.APIConnectionError, openai.InternalServerError, TimeoutError)
 
+class _Attempt:
+    """A request on its way: what was sent to the present server, on top of what was told before.
 
-@dataclass(slots=True, eq=False)
-class _Server:
-    url: str
-    client: AsyncOpenAI
-    in_flight: int = 0
-    down_until: float = 0.0
-    # Whether it takes vLLM's extra stream option; a server that refuses it is not asked again.
-    counts_each_chunk: bool = True
+    Attributes:
+        request: as the program asked it.
+        news: progress that its reader has yet to be told, None at the end.
+        sent: what the present server was asked.
+        server: its number.
+        output: of the present attempt.
+        kept: told before it was lost, and not generated again.
+        told: so far.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.news: asyncio.Queue[Progress | None] = asyncio.Queue()
+        self.told = self.kept = Progress(request.id, "", 0)
+        self.sent = request
+        self.server = 0
+        self.output = StreamedOutput(request, self._tell)
+
+    def begin_again(self) -> None:
+        """Elsewhere, after what was told; see `going_on`."""
+        self.sent = going_on(self.request, self.told)
+        goes_on = self.sent is not self.request
+        self.kept = self.told if goes_on else Progress(self.request.id, "", 0)
+        self.output = StreamedOutput(self.sent, self._tell)
+
+    def _tell(self) -> None:
+        """Something has come: say so if it is time."""
+        every = self.request.report_every
+        tokens = self.kept.tokens + self.output.tokens
+        if every and tokens >= self.told.tokens + every:
+            self.told = joined(self.kept, self.output.progress())
+            self.news.put_nowait(self.told)
+
+    def generation(self, *, cut: bool, error: str | None) -> Generation:
+        """The end of the request."""
+        return joined(self.kept, self.output.generation(cut=cut, error=error))
 
 
 class OpenAIEngine:
@@ -66,12 +87,15 @@ class OpenAIEngine:
         base_urls: such as `http://localhost:8000/v1`; at least one.
         model: its name on the servers; the first that the first server lists if None.
         api_key: sent to the servers, never logged.
-        max_running: requests in flight over all servers; others wait.
+        max_running: requests in flight over all servers; others wait. Each server is taken to have
+            room for an equal part of them.
         timeout: seconds that a server may be silent.
         retries: tries again after refused connections, 429 and 5xx, with growing pauses.
         scheduler: which of the waiting requests is sent next; first come, first served if None.
         gang_hints: send each request's gang and hints along, for a vLLM that runs our scheduler;
             other servers may refuse the field.
+        health_every: with several servers, seconds between two looks at each, and seconds that it has
+            to answer. One that hangs is left after two looks in vain, 4 x health_every at the latest.
     """
 
     def __init__(
@@ -85,25 +109,23 @@ class OpenAIEngine:
         retries: int = 3,
         scheduler: SchedulerConfig | None = None,
         gang_hints: bool = False,
+        health_every: float = 5.0,
     ) -> None:
-        limits = openai.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout))
         self._servers = [
-            _Server(
-                url,
-                AsyncOpenAI(
-                    base_url=url, api_key=api_key or "none", timeout=limits, max_retries=retries
-                ),
-            )
+            OpenAIServer(url, api_key=api_key, timeout=timeout, retries=retries)
             for url in base_urls
         ]
+        self._placements = Placements()
+        self._authors: Authors[int] = Authors()
+        for _ in self._servers:
+            self._placements.add(ceil(max_running / len(self._servers)))
         self._model = model
-        self._api_key = api_key
-        self._timeout = timeout
         self._max_running = max_running
         self._gate = _gate(max_running, scheduler)
         self._hints = LatestHints()
         self._gang_hints = gang_hints
-        self._home: OrderedDict[str, _Server] = OrderedDict()  # program -> server, oldest use first
+        self._health_every = health_every
+        self._watch: asyncio.Task[None] | None = None
         self._running: dict[str, asyncio.Task[str | None]] = {}
 
     async def start(self) -> None:
@@ -115,12 +137,12 @@ class OpenAIEngine:
         listed: dict[str, list[str]] = {}
         errors = []
         answers = await asyncio.gather(
-            *(self._models(server) for server in self._servers), return_exceptions=True
+            *(server.models() for server in self._servers), return_exceptions=True
         )
         for server, answer in zip(self._servers, answers, strict=True):
             if isinstance(answer, BaseException):
-                errors.append(f"{server.url}: {self._describe(answer)}")
-                server.down_until = monotonic() + COOL_DOWN
+                errors.append(server.describe(answer))
+                server.failed()
             else:
                 listed[server.url] = answer
         if not listed:
@@ -131,10 +153,8 @@ class OpenAIEngine:
         for error in errors:
             logger.warning("left for later: %s", error)
         self._choose_model(listed)
-
-    async def _models(self, server: _Server) -> list[str]:
-        async with asyncio.timeout(self._timeout):
-            return [str(model.id) async for model in server.client.models.list()]
+        if len(self._servers) > 1 and self._watch is None:
+            self._watch = asyncio.create_task(self._look_after_the_servers())
 
     def _choose_model(self, listed: Mapping[str, list[str]]) -> None:
         if self._model is None:
@@ -148,113 +168,73 @@ class OpenAIEngine:
                 known = ", ".join(models[:20])
                 raise EngineError(f"{url} has no model {self._model!r}; it has {known}")
 
+    async def _look_after_the_servers(self) -> None:
+        while True:
+            await asyncio.sleep(self._health_every)
+            checks = (server.check(self._health_every) for server in self._servers)
+            await asyncio.gather(*checks, return_exceptions=True)
+
     async def submit(self, request: Request) -> AsyncGenerator[Event, None]:
         """Stream one request; see `Engine.submit`."""
-        output = StreamedOutput(request)
-        news: asyncio.Queue[Progress | None] = asyncio.Queue()
+        attempt = _Attempt(request)
         # A task of its own: cutting is cancelling it, wherever it stands.
-        task = asyncio.create_task(self._run(request, output, news))
-        task.add_done_callback(lambda _: news.put_nowait(None))
+        task = asyncio.create_task(self._run(attempt))
+        task.add_done_callback(lambda _: attempt.news.put_nowait(None))
         self._running[request.id] = task
         try:
-            while (progress := await news.get()) is not None:
+            while (progress := await attempt.news.get()) is not None:
+                self._authors.wrote(request, attempt.server, progress.text)
                 yield progress
         finally:
             self._running.pop(request.id, None)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         cut = task.cancelled()
-        yield output.generation(cut=cut, error=None if cut else task.result())
+        end = attempt.generation(cut=cut, error=None if cut else task.result())
+        self._authors.wrote(request, attempt.server, end.text)
+        yield end
 
-    async def _run(
-        self, request: Request, output: StreamedOutput, news: asyncio.Queue[Progress | None]
-    ) -> str | None:
-        """Stream the request from one server, or from the next; returns what went wrong."""
+    async def _run(self, attempt: _Attempt) -> str | None:
+        """Run the request on one server, or on the next; returns what went wrong."""
+        request = attempt.request
         gang = request.program
         async with self._gate.slot(request.id, gang, self._hints.of(gang)) as ticket:
+            error: str | None = "cut"
             try:
-                error = await self._try_servers(request, output, news)
+                error = await self._try_servers(attempt)
                 ticket.finished = error is None
             finally:
-                ticket.tokens = output.tokens
+                ticket.tokens = attempt.output.tokens
+                self._placements.end(request.id, None if error else ticket.tokens)
         return error
 
-    async def _try_servers(
-        self, request: Request, output: StreamedOutput, news: asyncio.Queue[Progress | None]
-    ) -> str | None:
-        failed: list[_Server] = []
+    async def _try_servers(self, attempt: _Attempt) -> str | None:
+        failed: list[int] = []
+        begun = False
         while True:
-            server = self._server_of(request.program, failed)
-            server.in_flight += 1
+            number = attempt.server = self._place(attempt.request, failed)
+            server = self._servers[number]
+            hints = self._hints.of(attempt.request.program) if self._gang_hints else None
             try:
-                await self._stream(server, request, output, news)
+                await server.stream(attempt.sent, self._model, hints, attempt.output)
             except Exception as problem:
-                error = f"{server.url}: {self._describe(problem)}"
-                if not isinstance(problem, _UNAVAILABLE):
+                error = server.describe(problem)
+                if not isinstance(problem, UNAVAILABLE):
                     return error
-                server.down_until = monotonic() + COOL_DOWN
-                failed.append(server)
-                if output.tokens or len(failed) == len(self._servers):
+                server.failed()
+                failed.append(number)
+                if begun or len(failed) == len(self._servers):
                     return error
-                logger.warning("trying the next server for %s: %s", request.id, error)
+                begun = attempt.output.tokens > 0
+                logger.warning("trying another server for %s: %s", attempt.request.id, error)
+                attempt.begin_again()
             else:
                 return None
-            finally:
-                server.in_flight -= 1
 
-    def _server_of(self, program: str, failed: Collection[_Server]) -> _Server:
-        """The server that the program is at home on, if that answers, or its new home."""
-        now = monotonic()
-        home = self._home.get(program)
-        if home is None or home in failed or home.down_until > now:
-            usable = [server for server in self._servers if server not in failed]
-            home = min(usable, key=lambda server: (server.down_until > now, server.in_flight))
-            self._home[program] = home
-            if len(self._home) > REMEMBERED_PROGRAMS:
-                self._home.popitem(last=False)
-        self._home.move_to_end(program)
-        return home
-
-    async def _stream(
-        self,
-        server: _Server,
-        request: Request,
-        output: StreamedOutput,
-        news: asyncio.Queue[Progress | None],
-    ) -> None:
-        reported = 0
-        every = request.report_every
-        async with await self._open(server, request) as stream:
-            while True:
-                async with asyncio.timeout(self._timeout):
-                    chunk = await anext(stream, None)
-                if chunk is None:
-                    return
-                output.take(chunk)
-                if every and output.tokens >= reported + every:
-                    reported = output.tokens
-                    news.put_nowait(output.progress())
-
-    async def _open(self, server: _Server, request: Request) -> Any:
-        if not server.counts_each_chunk:
-            return await self._create(server, request, {})
-        try:
-            return await self._create(server, request, {"continuous_usage_stats": True})
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
-            # The option or the request is at fault: it is the option if the server takes the rest.
-            stream = await self._create(server, request, {})
-            server.counts_each_chunk = False
-            return stream
-
-    async def _create(self, server: _Server, request: Request, options: Mapping[str, Any]) -> Any:
-        hints = self._hints.of(request.program) if self._gang_hints else None
-        client = server.client
-        create: Any = (
-            client.completions.create
-            if isinstance(request.prompt, str)
-            else client.chat.completions.create
-        )
-        return await create(**body_of(request, self._model, options, hints))
+    def _place(self, request: Request, failed: Sequence[int]) -> int:
+        for facts, server in zip(self._placements.replicas, self._servers, strict=True):
+            facts.usable = server.usable
+        return self._placements.place(request, failed, self._authors.of(request))
 
     async def abort(self, ids: Iterable[str]) -> None:
         """Close the streams of these requests."""
@@ -267,6 +247,7 @@ class OpenAIEngine:
         """Order those that wait anew; those that are sent later carry the news."""
         self._hints.note(gang, hints)
         self._gate.hint(gang, hints)
+        self._placements.hint(gang, hints.tokens)
 
     def capacity(self) -> Capacity:
         """Requests in flight that were asked for, and the model."""
@@ -274,21 +255,12 @@ class OpenAIEngine:
 
     async def close(self) -> None:
         """Close the connections; requests that still run are cut."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
         await self.abort(list(self._running))
-        await asyncio.gather(*(server.client.close() for server in self._servers))
-
-    def _describe(self, problem: BaseException) -> str:
-        """The message on one line, cut short, without the key even if the server echoes it."""
-        text = " ".join(str(problem).split())
-        if isinstance(problem, TimeoutError):
-            text = f"silent for {self._timeout:g} s"
-        elif isinstance(problem, openai.APIConnectionError) and problem.__cause__ is not None:
-            text = f"{text} ({problem.__cause__ or type(problem.__cause__).__name__})"
-        elif not isinstance(problem, openai.OpenAIError):
-            text = f"the answer cannot be read ({text or type(problem).__name__})"
-        if self._api_key:
-            text = text.replace(self._api_key, "***")
-        return text[:_ERROR_LENGTH]
+        await asyncio.gather(*(server.close() for server in self._servers))
 
 
 def _gate(limit: int, scheduler: SchedulerConfig | None) -> Gate:

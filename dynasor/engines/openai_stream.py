@@ -5,6 +5,7 @@ The client hands over what the server sent without checking it, so this file doe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from algorithms.program import FinishReason, Generation, Progress, Request, ScoredToken
@@ -29,10 +30,15 @@ class StreamedOutput:
 
     Tokens are the server's figure once it has sent one; until then each chunk with text (of the
     answer, or of reasoning that the server keeps apart) counts as one token.
+
+    Args:
+        request: that runs.
+        news: called after each chunk, or None.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, news: Callable[[], None] | None = None) -> None:
         self._request = request
+        self._news = news
         self._wanted = request.sampling
         self._parts: list[str] = []
         self._length = 0
@@ -50,6 +56,11 @@ class StreamedOutput:
         """Output tokens so far."""
         return self._chunks if self._completion_tokens is None else self._completion_tokens
 
+    @property
+    def finished(self) -> bool:
+        """Whether the server has said why the output ended."""
+        return self._finish_reason is not None
+
     def take(self, chunk: Any) -> None:
         """Fold one chunk in.
 
@@ -63,6 +74,8 @@ class StreamedOutput:
             self._count(usage)
         if choices:  # the last chunk of a stream has usage only
             self._append(choices[0])
+        if self._news is not None:
+            self._news()
 
     def _count(self, usage: Any) -> None:
         self._completion_tokens = _whole(usage.completion_tokens, "usage.completion_tokens")
@@ -118,7 +131,9 @@ class StreamedOutput:
         if reason is None and cut:
             reason, error = "aborted", None
         elif reason is None:
-            error = error or self._unfinished()
+            error = (
+                error or f"the server ended the output by itself: {str(self._finish_reason)[:80]}"
+            )
         return Generation(
             request=self._request.id,
             text=self._text(),
@@ -131,11 +146,6 @@ class StreamedOutput:
             error=None if reason else error,
             scored=self._scored,
         )
-
-    def _unfinished(self) -> str:
-        if self._finish_reason is None:
-            return "the server ended the stream without a finish reason"
-        return f"the server ended the output by itself: {str(self._finish_reason)[:80]}"
 
 
 def _whole(value: Any, name: str) -> int:

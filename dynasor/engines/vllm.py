@@ -63,6 +63,7 @@ class VLLMEngine:
         max_model_len: longest prompt plus output, tokens; by model and memory if None.
         kv_gib: KV cache on CPU, GiB; None takes a quarter of the free memory.
         kv_blocks: size of the KV cache in blocks, in place of what memory allows.
+        tensor_parallel, pipeline_parallel: GPUs over which layers are split, and spread.
         tune_cpu: set the environment for speed where vLLM runs on the CPU.
         scheduler: which gang is served first; vLLM's own order if None.
     """
@@ -75,6 +76,8 @@ class VLLMEngine:
         max_model_len: int | None = None,
         kv_gib: int | None = None,
         kv_blocks: int | None = None,
+        tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
         tune_cpu: bool = True,
         scheduler: SchedulerConfig | None = None,
     ) -> None:
@@ -84,6 +87,10 @@ class VLLMEngine:
         self._max_model_len = max_model_len
         self._kv_gib = kv_gib
         self._kv_blocks = kv_blocks
+        self._parallel = {
+            "tensor_parallel_size": tensor_parallel,
+            "pipeline_parallel_size": pipeline_parallel,
+        }
         self._tune_cpu = tune_cpu
         self._engine: Any = None  # vllm.v1.engine.async_llm.AsyncLLM
         self._on_cpu = False
@@ -137,6 +144,7 @@ class VLLMEngine:
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
+            **self._parallel,
             **self._gangs.engine_arguments(),
         }
         if self._on_cpu:

@@ -13,6 +13,9 @@ from collections import Counter
 
 import pytest
 
+from dynasor.cli import app
+from dynasor.errors import MissingExtra
+
 SPLITS = [
     "aaaaaaaaaaaa",
     "ababcababcab",
@@ -247,3 +250,13 @@ def test_rules_do_not_go_with_no_certaindex(run_here, recorded, tmp_path):
     wrong = bench(run_here, recorded, tmp_path, "--no-certaindex", "--rule", "fixed:2")
     assert wrong.returncode == 2
     assert "--no-certaindex: nothing is left to run" in wrong.stderr
+
+
+def test_without_ray_the_command_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "serving.ray_command", raising=False)
+    monkeypatch.delitem(sys.modules, "serving.ray_app", raising=False)
+    for name in ("ray_replica", "ray_serve", "ray_router"):
+        monkeypatch.delitem(sys.modules, f"dynasor.engines.{name}", raising=False)
+    with pytest.raises(MissingExtra, match=r"pip install 'dynasor-llm\[serve,ray\]'"):
+        app(["deploy"], standalone_mode=False)

@@ -123,3 +123,11 @@ def test_a_wrong_server_section_is_told_by_name(tmp_path, text, problem):
     file.write_text(text)
     with pytest.raises(ConfigError, match=problem):
         load_config(file, environment={})
+
+
+def test_a_cluster_has_at_most_as_many_replicas_as_at_least_unless_told():
+    assert load_config(overrides={"cluster": {"min_replicas": 3}}, environment={}).cluster.most == 3
+    bounds = {"min_replicas": 3, "max_replicas": 8}
+    assert load_config(overrides={"cluster": bounds}, environment={}).cluster.most == 8
+    with pytest.raises(ConfigError, match=r"cluster.max_replicas = 2: must be .* which is 3"):
+        load_config(overrides={"cluster": {**bounds, "max_replicas": 2}}, environment={})

@@ -1,0 +1,128 @@
+"""Gangs on real Ray Serve: router, cuts, hints, a replica that is killed; engines that only count.
+
+Slow, since Ray begins a dozen processes. `tests/serving/test_ray.py` has vLLM and the whole server.
+"""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from algorithms.program import Generation, Progress, Request, Sampling
+from dynasor.engines.base import Capacity
+from dynasor.scheduling.gang import Hints
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+PLACES = 3
+
+
+class Counting:
+    """Stands for `EngineReplica`: a token each 50 ms."""
+
+    def __init__(self):
+        self.cuts = set()
+        self.news = {}
+
+    async def generate(self, request, hints, **_):
+        from ray import serve
+
+        yield serve.get_replica_context().replica_id.unique_id
+        text = ""
+        for n in range(request.sampling.max_tokens):
+            await asyncio.sleep(0.05)
+            if request.id in self.cuts:
+                yield Generation(request.id, text, n, finish_reason="aborted")
+                return
+            text += "x"
+            yield Progress(request.id, text, n + 1)
+        yield Generation(request.id, text, len(text))
+
+    async def tell(self, news, **_):
+        self.news |= news
+
+    async def cut(self, requests, **_):
+        self.cuts.update(requests)
+
+    async def capacity(self):
+        return Capacity(PLACES, "counting", supports_seed=True)
+
+    async def look(self, **_):
+        return os.getpid(), self.news, self.cuts
+
+
+@pytest.fixture(scope="module")
+def handle():
+    pytest.importorskip("ray")
+    import ray
+    from ray import serve
+    from ray.serve.config import RequestRouterConfig
+
+    from serving.ray_app import ENVIRONMENT
+
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    serve.start(proxy_location="Disabled")
+    deployment = serve.deployment(Counting).options(
+        num_replicas=2,
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0},
+        request_router_config=RequestRouterConfig(
+            request_router_class="dynasor.engines.ray_router:GangRouter",
+            request_router_kwargs={"places": PLACES},
+        ),
+    )
+    yield serve.run(deployment.bind(), name="counting", route_prefix=None)
+    serve.shutdown()
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+async def run(engine, id, gang, tokens=5):
+    """Tokens, how it ended, and the replicas that it was on."""
+    request = Request(id, gang, "p", Sampling(max_tokens=tokens), report_every=1)
+    events, where = [], {}
+    async for event in engine.submit(request):
+        events.append(event)
+        where[engine._where[id]] = None
+    return events[-1].tokens, events[-1].finish_reason, list(where)
+
+
+async def test_gangs_on_real_replicas(handle):
+    from dynasor.engines.ray_serve import RayServeEngine, _call
+
+    engine = RayServeEngine(handle)
+    await engine.start()
+    assert engine.capacity().model == "counting"
+
+    # Two gangs, each together; a gang that is larger than a replica is split when its home is full.
+    both = await asyncio.gather(
+        *(run(engine, f"{gang}{n}", gang) for gang in "ab" for n in range(3))
+    )
+    homes = [where for _, _, (where,) in both]
+    assert len(set(homes[:3])) == len(set(homes[3:])) == 1
+    assert homes[0] != homes[3]
+    large = await asyncio.gather(*(run(engine, f"c{n}", "c") for n in range(5)))
+    assert {end for _, end, _ in (*both, *large)} == {"stop"}
+    homes = [where for _, _, (where,) in large]
+    assert sorted(homes.count(where) for where in set(homes)) == [2, 3]
+
+    # A cut and news reach the replica; when it is killed, what it had not finished is run elsewhere.
+    tasks = [asyncio.create_task(run(engine, f"d{n}", "d", 60)) for n in range(3)]
+    while any(engine._where.get(f"d{n}") is None for n in range(3)):
+        await asyncio.sleep(0.05)
+    engine.hint("d", Hints(tokens=9.0))
+    await engine.abort(["d0"])
+    assert (await tasks[0])[1] == "aborted"
+    home = engine._where["d1"]
+    pid, news, cuts = await _call(handle.look, to=home)
+    assert news["d"].tokens == 9
+    assert cuts == {"d0"}
+    os.kill(pid, signal.SIGKILL)
+    for tokens, end, where in await asyncio.gather(*tasks[1:]):
+        assert (tokens, end) == (60, "stop")
+        assert where[0] == home
+        assert len(where) == 2
+    await engine.close()

@@ -1,0 +1,77 @@
+"""The manifests of docs/deploy, by the schemas of those who read them."""
+
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from dynasor.config import Config, load_config
+
+DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
+
+
+def compose():
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def kuberay():
+    return list(yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text()))
+
+
+def check_pod(template, name):
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, **template}
+    kubernetes_validate.validate(pod, "1.34", strict=True)
+
+
+def test_the_compose_file_is_one():
+    schema = json.loads(
+        files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text()
+    )
+    jsonschema.validate(compose(), schema)
+    broken = compose()
+    broken["services"]["dynasor"]["prots"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
+
+
+def test_the_settings_of_the_compose_file_are_ours():
+    service = compose()["services"]["dynasor"]
+    config = load_config(environment=service["environment"])
+    assert config.engine.gang_hints
+    assert config.engine.max_running == 256
+
+
+def test_the_pods_and_the_map_of_the_manifest_are_what_kubernetes_takes():
+    settings, service = kuberay()
+    kubernetes_validate.validate(settings, "1.34", strict=True)
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        check_pod(group["template"], "pod")
+    broken = cluster["headGroupSpec"]["template"]
+    broken["spec"]["containers"][0]["imgae"] = "x"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check_pod(broken, "pod")
+
+
+def test_the_application_of_the_manifest_is_what_serve_takes():
+    settings, service = kuberay()
+    assert service["apiVersion"] == "ray.io/v1"
+    schema = pytest.importorskip("ray.serve.schema").ServeDeploySchema
+    application = schema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (only,) = application.applications
+    module, function = only.import_path.split(":")
+    source = (DEPLOY.parents[1] / (module.replace(".", "/") + ".py")).read_text()
+    assert f"\ndef {function}(arguments: Mapping[str, str])" in source
+    config = Config.model_validate(tomllib.loads(settings["data"]["dynasor.toml"]))
+    workers = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    assert workers["minReplicas"] == config.cluster.min_replicas
+    assert workers["maxReplicas"] == config.cluster.most
+    folder, name = only.args["config"].rsplit("/", 1)
+    assert name in settings["data"]
+    mounts = workers["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert folder in [mount["mountPath"] for mount in mounts]

@@ -1,0 +1,76 @@
+"""`dynasor serve --replicas 2` as users start it: Ray Serve, the embedded model on real vLLM."""
+
+import asyncio
+import os
+import signal
+
+import openai
+import psutil
+import pytest
+
+from benchmarks.endpoint_process import serving
+
+QUESTION = (
+    "Mia has 14 shells. She finds 8 more. She gives away 5. How many shells does Mia have now?"
+)
+MESSAGES = [{"role": "user", "content": QUESTION}]
+SC = "embedded:self-consistency"
+PLAN = {"stop": {"rule": "fixed:16"}, "budget": {"samples": 16}}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    pytest.importorskip("ray")
+    pytest.importorskip("vllm")
+    folder = tmp_path_factory.mktemp("ray")
+    slow_machine = {"RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
+    with serving(folder / "log.txt", "--replicas", "2", environment=slow_machine) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(served):
+    async with openai.AsyncOpenAI(
+        base_url=served.url, api_key="none", max_retries=0, timeout=300
+    ) as one:
+        yield one
+
+
+async def test_official_clients_are_answered_through_the_replicas(client):
+    ask = {"messages": MESSAGES, "temperature": 0}
+    plain = await client.chat.completions.create(model="embedded", **ask)
+    stream = await client.chat.completions.create(model="embedded", **ask, stream=True)
+    pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    thought = await client.chat.completions.create(model=SC, messages=MESSAGES)
+    assert "boxed{17}" in plain.choices[0].message.content
+    assert "".join(pieces) == plain.choices[0].message.content
+    assert thought.dynasor["answer"] == "17"
+    assert [model.id async for model in client.models.list()]
+
+
+async def test_a_replica_that_is_killed_costs_nobody_an_answer(served, client):
+    before = served.replicas()
+    assert len(before) == 2
+    queries = [
+        asyncio.create_task(
+            client.chat.completions.create(
+                model=SC, messages=MESSAGES, extra_body={"dynasor": PLAN}
+            )
+        )
+        for _ in range(12)
+    ]
+    await asyncio.sleep(1.0)
+    before[0].kill()
+    for answer in await asyncio.gather(*queries):
+        assert answer.dynasor["samples"] + answer.dynasor["failed"] == 16
+        assert answer.dynasor["failed"] == 0
+        assert answer.dynasor["answer"] == "17"
+
+
+def test_it_ends_with_all_its_processes_when_it_is_told_to(served):
+    processes = psutil.Process(served.process.pid).children(recursive=True)
+    os.kill(served.process.pid, signal.SIGTERM)
+    assert served.process.wait(timeout=120) == 0
+    assert not psutil.wait_procs(processes, timeout=60)[1]
