@@ -19,7 +19,7 @@ from pathlib import Path
 
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "sentence-transformers"}
 USED = ("cpu", "rank", "serve")
-ALL = (*USED, "hub", "rank-data", "train", "dev")
+ALL = (*USED, "hub", "rank-data", "train", "tune", "ray", "dev")
 HERE = Path(__file__).parent
 
 
