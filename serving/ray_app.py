@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import (
@@ -23,32 +18,17 @@ from ray.serve.config import (
     RequestRouterConfig,
 )
 from ray.serve.exceptions import RayServeException
-from starlette.types import Receive, Scope, Send
 
-from certaindex.equivalence import AnswerEquivalence
 from dynasor.config import NO_RANKING, Config, load_config
 from dynasor.engines.ray_replica import EngineReplica
-from dynasor.engines.ray_serve import RayServeEngine
 from dynasor.errors import EngineError
-from dynasor.ranking.scorer import LengthScorer, load_ranking
-from serving.admission_share import GlobalView
-from serving.app import create_app, with_front_door
-from serving.engine_guard import EngineGuard
 from serving.keys import Keys
-from serving.logs import configure
-from serving.server import COMPARERS, READERS, checked
-from serving.tracing import tracer_of
+from serving.ray_endpoint import ERROR, NAMESPACE, VIEW, Endpoint
+from serving.ray_ranks import RankReplica
+from serving.server import checked
 
-logger = logging.getLogger(__name__)
-
-REPORT_EVERY = 1.0
-"""Seconds between two reports of an endpoint to the global view."""
-REPORT_WITHIN = 0.5
-"""Seconds that a report may take; no query waits for it in any case."""
 CALLS = 100_000
 """Calls that a replica takes at once: the engine has a queue of its own, which knows gangs."""
-NAMESPACE = "dynasor"
-VIEW = "global-view"
 SLACK = 60.0
 """Seconds that Serve's proxy waits for an answer beyond the deadline of every query."""
 ENVIRONMENT = {
@@ -59,172 +39,6 @@ ENVIRONMENT = {
     "RAY_process_group_cleanup_enabled": "1",
 }
 """Of a cluster that is begun here; set any of them to have it otherwise."""
-ERROR = 500  # characters of an error that are shown
-
-
-class RankReplica:
-    """Scores prompts; Serve gathers those of all endpoints into batches.
-
-    Args:
-        settings: the whole configuration.
-    """
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        ranking = Config.model_validate(settings).ranking
-        self._ranker, _ = load_ranking(ranking.model)
-        self.score.set_max_batch_size(ranking.batch)
-        self.score.set_batch_wait_timeout_s(ranking.window)
-
-    @serve.batch  # type: ignore[untyped-decorator]
-    async def score(self, prompts: list[str]) -> list[float]:
-        """One score a prompt."""
-        scores = await asyncio.to_thread(self._ranker.score, prompts)
-        return [float(score) for score in scores]
-
-
-class RemoteRanker:
-    """A ranker that asks the deployment of `RankReplica`; called on the scorer's thread.
-
-    Args:
-        handle: of the deployment.
-        name: of the ranker.
-        deadline: seconds after which its score is of no use.
-    """
-
-    def __init__(self, handle: Any, name: str, deadline: float) -> None:
-        self._handle = handle
-        self._name = name
-        self._deadline = deadline
-
-    @property
-    def name(self) -> str:
-        """What it is."""
-        return self._name
-
-    def score(self, prompts: Any) -> NDArray[np.float64]:
-        """One score a prompt."""
-        calls = [self._handle.score.remote(prompt) for prompt in prompts]
-        return np.array([call.result(timeout_s=self._deadline) for call in calls])
-
-
-class Endpoint:
-    """The front door, the routes and the runtime in a process of Serve's, behind Serve's proxy.
-
-    Args:
-        settings: the whole configuration.
-        keys: who may ask.
-        engine: handle of the engine replicas.
-        ranker: handle of the rank predictor, or None.
-    """
-
-    def __init__(
-        self, settings: Mapping[str, Any], keys: Keys, engine: Any, ranker: Any = None
-    ) -> None:
-        self._config = Config.model_validate(settings)
-        self._keys = keys
-        self._engine = engine
-        self._ranker = ranker
-        self._on_exit = ExitStack()
-        self._reporting: asyncio.Task[None] | None = None
-
-    def __serve_build_asgi_app__(self) -> Any:
-        """What Serve calls for each connection and for the begin and the end."""
-
-        async def serve_connection(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._serve(scope, receive, send)
-
-        return serve_connection  # uvicorn takes no bound method for ASGI 3
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._door(scope, receive, send)
-            return
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self._start()
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self._end()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _start(self) -> None:
-        configure()
-        readers = min(READERS, self._config.server.max_queries)
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(readers, "reader"))
-        equivalence = self._on_exit.enter_context(AnswerEquivalence(workers=COMPARERS))
-        guard = EngineGuard(lambda: RayServeEngine(self._engine), tracer_of(os.environ))
-        app = create_app(self._config, self._keys, equivalence, os.environ, guard, self._scorer())
-        self._door = with_front_door(app, self._config, self._keys)
-        self._guard, self._service = guard, app.state.service
-        await self._service.engine.start()
-        self._reporting = asyncio.create_task(self._report())
-
-    def _scorer(self) -> LengthScorer | None:
-        ranking = self._config.ranking
-        if self._ranker is None:
-            return None
-        ranker, calibration = load_ranking(ranking.model)
-        scorer = LengthScorer(
-            RemoteRanker(self._ranker, ranker.name, ranking.deadline),
-            calibration,
-            deadline=ranking.deadline,
-            window=ranking.window,
-            batch=ranking.batch,
-        )
-        self._on_exit.callback(scorer.close)
-        return scorer
-
-    async def _end(self) -> None:
-        if self._reporting is not None:
-            self._reporting.cancel()
-            await asyncio.gather(self._reporting, return_exceptions=True)
-        self._service.audits.drop()
-        self._service.conclude()
-        await self._service.engine.close()
-        self._on_exit.close()
-
-    async def _report(self) -> None:
-        """Tell the global view what is here and learn this endpoint's share, again and again."""
-        me = serve.get_replica_context().replica_id.unique_id
-        view: Any = None
-        known = True
-        while True:
-            engine = self._guard.engine
-            expected = engine.expected() if isinstance(engine, RayServeEngine) else 0.0
-            try:
-                if view is None:
-                    view = await asyncio.to_thread(global_view, self._config)
-                async with asyncio.timeout(REPORT_WITHIN):
-                    self._door.max_queries = await view.report.remote(
-                        me, len(self._service.live), expected
-                    )
-                known = True
-            except (RayError, TimeoutError, ValueError) as error:
-                view = None  # what it said last holds until there is one again
-                if known:
-                    problem = str(error).split("\n")[0][:ERROR] or type(error).__name__
-                    logger.warning("no news of the global view: %s", problem)
-                known = False
-            await asyncio.sleep(REPORT_EVERY)
-
-
-def global_view(config: Config) -> Any:
-    """The actor that knows all endpoints; made where there is none. Ray starts it anew if it dies."""
-    return (
-        ray.remote(GlobalView)
-        .options(
-            name=f"{config.cluster.name}-{VIEW}",
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_task_retries=0,
-            num_cpus=0,
-        )
-        .remote(config.server.max_queries, config.cluster.max_expected_tokens)
-    )
 
 
 def application(config: Config, keys: Keys) -> Any:
