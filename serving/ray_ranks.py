@@ -27,7 +27,7 @@ class RankReplica:
         self.score.set_max_batch_size(ranking.batch)
         self.score.set_batch_wait_timeout_s(ranking.window)
 
-    @serve.batch  # type: ignore[untyped-decorator]
+    @serve.batch  # type: ignore[untyped-decorator]  # Ray has no types; it must stand at the method
     async def score(self, prompts: list[str]) -> list[float]:
         """One score a prompt."""
         scores = await asyncio.to_thread(self._ranker.score, prompts)

@@ -28,7 +28,7 @@ class EngineReplica:
         settings: the whole configuration, as plain values.
     """
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it, so a replica is ready once its model is loaded
         self, settings: Mapping[str, Any]
     ) -> None:
         config = Config.model_validate(settings)

@@ -125,10 +125,7 @@ class _TraitWatch:
         from online_cp.martingale import SleeperStayer
 
         self._values = list(reference)
-        self._bettors = [
-            SleeperStayer(R=share, G=GRID, store_p_values=False)  # type: ignore[no-untyped-call]
-            for share in WAKE
-        ]
+        self._bettors = [SleeperStayer(R=share, G=GRID, store_p_values=False) for share in WAKE]
 
     def see(self, value: float, tie: float) -> None:
         """Bet on the rank of a live value; `tie`, uniform on [0, 1), breaks ties.

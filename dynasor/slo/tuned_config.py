@@ -16,6 +16,8 @@ from dynasor.slo.prediction import Problem
 from dynasor.slo.promise import QueryClass
 from dynasor.slo.tune import REPEATS, Tuned
 
+_Section = Table | Container
+
 MARK = "# dynasor tune: "
 """What the lines begin with that are made anew each time."""
 
@@ -134,7 +136,7 @@ def write_config(
 
 
 def _put_settings(
-    section: Table, tuned: Tuned, name: str, promise: QueryClass, full_samples: int
+    section: _Section, tuned: Tuned, name: str, promise: QueryClass, full_samples: int
 ) -> None:
     setting, chosen = tuned.plan.settings[name], tuned.chosen(name)
     expected, figures = tuned.expected[name], chosen.figures
@@ -158,16 +160,16 @@ def _put_settings(
     _put(section, "wave", setting.wave, ", ".join(seconds))
 
 
-def _table(parent: Any, name: str) -> Table:
+def _table(parent: Any, name: str) -> _Section:
     """A section, made where there is none."""
     if name not in parent:
         parent[name] = tomlkit.table(is_super_table=name == "classes")
     found = parent[name]
     assert isinstance(found, Table | Container), "the configuration was read before"
-    return found  # type: ignore[return-value]
+    return found
 
 
-def _put(section: Table, key: str, value: Any, why: str) -> None:
+def _put(section: _Section, key: str, value: Any, why: str) -> None:
     """A setting with its reason, in the place of an older one."""
     item = tomlkit.item(value)
     item.comment(why)

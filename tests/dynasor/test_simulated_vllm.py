@@ -2,7 +2,6 @@
 
 import os
 import random
-from importlib.util import find_spec
 from math import inf
 
 import pytest
@@ -13,9 +12,6 @@ from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Job
 from dynasor.engines.step_time import StepTime
 from dynasor.scheduling.arrival_queue import ArrivalQueue
-
-# Not by importing it: every worker collects this file, and one runs it.
-pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
 
 @pytest.fixture(scope="module")

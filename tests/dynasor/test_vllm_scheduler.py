@@ -2,15 +2,11 @@
 
 import gc
 import os
-from importlib.util import find_spec
 
 import pytest
 
 from dynasor.embedded_model import path as embedded_model
 from dynasor.errors import ConfigError
-
-# Not by importing it: every worker collects this file, and one runs it.
-pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
 GANG = "dynasor.scheduling.vllm_scheduler.GangScheduler"
 COUNTING = "dynasor.scheduling.vllm_steps.CountingScheduler"
