@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
@@ -85,3 +86,11 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer
     pytest.importorskip("vllm")
     with serve(tmp_path_factory.mktemp("vllm") / "log.txt") as server:
         yield server
+
+
+@pytest.fixture
+def dead_url() -> Iterator[str]:
+    """Nobody listens there, and nobody else can take the port meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"

@@ -1,8 +1,5 @@
 """The benchmark in virtual time: real programs, allocator and policies on simulated replicas."""
 
-import random
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings, strategies
 
@@ -12,7 +9,6 @@ from dynasor.allocator import GlobalBudget, PerQuery
 from dynasor.bench.recorded import collect_questions
 from dynasor.bench.simulation import Cluster, queue_builder, simulate
 from dynasor.bench.virtual_front_end import FrontEnd
-from dynasor.bench.virtual_router import ROUTINGS
 from dynasor.bench.workload import Arrival
 from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.simulated import Replica
@@ -23,49 +19,7 @@ from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.policies import POLICIES
 from dynasor.scheduling.queue import Aging
 from dynasor.traces import TraceSample
-
-
-def questions(seed=0, count=4, samples=8, longest=60):
-    draw = random.Random(seed)
-    return collect_questions(
-        TraceSample(
-            f"q{number}",
-            index,
-            draw.randint(1, longest),
-            answer=draw.choice(["7", "7", "8", None]),
-            gold="7",
-            prompt_tokens=20,
-        )
-        for number in range(count)
-        for index in range(samples)
-    )
-
-
-def arrivals(count, names, rate=0.05, seed=0, deadline=None):
-    draw = random.Random(seed)
-    time = 0.0
-    for number in range(count):
-        time += draw.expovariate(rate)
-        kind = "chat" if draw.random() < 0.2 else "query"
-        yield Arrival(f"a{number}", time, draw.choice(names), kind, "group", deadline)
-
-
-def cluster(replicas=1, time=None, overhead=0.0, **sizes):
-    replica = ReplicaSettings(time or StepTime(1.0), **sizes)
-    return Cluster(replica, replicas, per_query=overhead, per_request=overhead)
-
-
-def fixed(samples, wave):
-    return PerQuery(parse_rule(f"fixed:{samples}"), wave)
-
-
-def one(tokens, answers):
-    rows = [
-        TraceSample("q", i, n, answer=a, gold="7", prompt_tokens=5)
-        for i, (n, a) in enumerate(zip(tokens, answers, strict=True))
-    ]
-    return collect_questions(rows)
-
+from tests.dynasor.simulated_traffic import arrivals, cluster, fixed, one, questions
 
 # By hand ------------------------------------------------------------------------------------------
 
@@ -373,44 +327,3 @@ def test_votes_are_weighed_by_the_recorded_likelihood():
         arrival = [Arrival("a", 0.0, "q", "query", "g", None)]
         ended = simulate(arrival, rows, cluster(), fixed(3, 3), samples=3, weigh=weigh)
         assert ended.completions[0].correct is right
-
-
-# Routing --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("routing", ROUTINGS)
-def test_every_routing_answers_all_and_leaves_nothing(routing):
-    trace = questions(3)
-    coming = list(arrivals(40, list(trace), rate=0.3, seed=3))
-    busy = replace(cluster(4, max_running=2), routing=routing)
-    result = simulate(
-        coming, trace, busy, fixed(8, 4), samples=8, forecast=Forecast(parse_rule("fixed:8"))
-    )
-    assert sorted(done.arrival.id for done in result.completions) == sorted(a.id for a in coming)
-    # Work is conserved: where it runs changes latencies only.
-    least = simulate(coming, trace, cluster(4, max_running=2), fixed(8, 4), samples=8)
-    assert sum(d.tokens for d in result.completions) == sum(d.tokens for d in least.completions)
-
-
-def test_a_gang_stays_together_until_its_home_is_full():
-    rows = one([10] * 4, ["7"] * 4)
-    lone = [Arrival("a", 0.0, "q", "query", "g", None)]
-
-    def steps(routing, places):
-        fleet = replace(cluster(2, max_running=places), routing=routing)
-        result = simulate(lone, rows, fleet, fixed(4, 4), samples=4)
-        return sorted(each.steps for each in result.replicas), result.completions[0].latency
-
-    assert steps("two-choices", 4) == ([0, 10], 10)
-    assert steps("two-choices", 2) == ([10, 10], 10)  # split, since that ends it sooner
-    assert steps("least-expected", 2) == ([0, 20], 20)
-    assert steps("round-robin", 4) == ([10, 10], 10)
-
-
-def test_with_one_queue_no_place_is_free_while_something_waits():
-    rows = one([10] * 4, ["7"] * 4)
-    burst = [Arrival(f"a{n}", 0.0, "q", "query", "g", None) for n in range(6)]
-    fleet = replace(cluster(3, max_running=2), routing="single-queue")
-    result = simulate(burst, rows, fleet, fixed(4, 4), samples=4)
-    assert [each.steps for each in result.replicas] == [40, 40, 40]  # 24 samples, 6 places
-    assert result.seconds == 40
