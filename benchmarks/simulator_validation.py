@@ -61,7 +61,7 @@ def main() -> None:
                 arrivals,
                 questions,
                 cluster,
-                allocator_of(system, arguments.samples),
+                allocator_of(system, arguments.samples, cluster.replica.max_running),
                 samples=arguments.samples,
                 policy=system.policy,
                 aging=Aging(),

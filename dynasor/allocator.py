@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 from algorithms.program import Program
 from certaindex.stopping import StopRule
 from certaindex.votes import Votes
+from dynasor.room import Room
 
 StopReason = Literal["certain", "hopeless", "budget", "deadline", "complete"]
 
@@ -108,14 +109,26 @@ class PerQuery:
         wave: requests of a query in flight.
         tokens: output tokens after which a query gets no more requests, or None; what it has in
             flight then may exceed them.
+        room: of the engine, shared by all who use it; None where nobody asks for it.
+        fills: whether a query may have more in flight than its wave while there is room.
     """
 
-    def __init__(self, rule: StopRule, wave: int, *, tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        rule: StopRule,
+        wave: int,
+        *,
+        tokens: int | None = None,
+        room: Room | None = None,
+        fills: bool = True,
+    ) -> None:
         if wave < 1:
             raise ValueError(f"wave must be 1 or more, not {wave}")
         self._rule = rule
         self._wave = wave
         self._tokens = tokens
+        self._room = Room(0) if room is None else room
+        self._fills = fills
         self._news: list[LiveQuery] = []
 
     def admit(self, query: LiveQuery) -> None:
@@ -123,6 +136,7 @@ class PerQuery:
 
     def review(self, query: LiveQuery) -> StopReason | None:
         """Ask the rule."""
+        self._room.take(query.program.id, len(query.in_flight))
         if not query.in_flight and query.program.remaining() == 0:
             return "complete"
         votes = query.program.votes()
@@ -141,12 +155,20 @@ class PerQuery:
         return [
             Grant(query, free)
             for query in news
-            if not query.stopping
-            and (free := self.wave_of(query) - len(query.in_flight) + len(query.following)) > 0
+            if not query.stopping and (free := self._free(query)) > 0
         ]
 
+    def _free(self, query: LiveQuery) -> int:
+        """Requests that a query may start now."""
+        running = len(query.in_flight)
+        free = self.wave_of(query) - running + len(query.following)
+        if self._fills:
+            free = max(free, self._room.spare)
+        self._room.take(query.program.id, running + min(free, query.program.remaining()))
+        return free
+
     def wave_of(self, query: LiveQuery) -> int:
-        """Samples that a query should have in flight now."""
+        """Samples that a query should have in flight now, if there is no room for more."""
         return self._wave
 
     def spent(self) -> list[LiveQuery]:
@@ -154,7 +176,8 @@ class PerQuery:
         return []
 
     def release(self, query: LiveQuery) -> None:
-        """Nothing to forget."""
+        """Give back its places."""
+        self._room.leave(query.program.id)
 
 
 class GlobalBudget:

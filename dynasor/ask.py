@@ -78,6 +78,7 @@ async def _ask(question: str, config: Config, engine: Engine, observer: Observer
     from dynasor.allocator import PerQuery
     from dynasor.bench.offline import make_program
     from dynasor.programs import algorithm_of, rule_of
+    from dynasor.room import Room
     from dynasor.runtime import Runtime
     from dynasor.suites import Query, Suite
 
@@ -85,7 +86,9 @@ async def _ask(question: str, config: Config, engine: Engine, observer: Observer
     suite = Suite("question", (query,), "math")
     with AnswerEquivalence() as equivalence:
         algorithm = algorithm_of(config)
-        allocator = PerQuery(parse_rule(rule_of(config)), algorithm.wave(config))
+        room = Room(round(config.allocator.fill * engine.capacity().max_running))
+        rule = parse_rule(rule_of(config))
+        allocator = PerQuery(rule, algorithm.wave(config), room=room, fills=algorithm.fills)
         in_order = config.algorithm.seed is not None and algorithm.in_order
         runtime = Runtime(engine, allocator, in_order=in_order, observer=observer)
         program = make_program(config, suite, query, 0, equivalence)

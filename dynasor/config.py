@@ -155,6 +155,13 @@ class AllocatorConfig(Section):
     wave: int = Field(
         1, ge=1, le=1024, description="samples of a query in flight: more is faster and costs more"
     )
+    fill: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="share of the engine's places up to which queries get more samples in flight than "
+        "their wave: an engine with room answers sooner, and cuts what was not needed; 0 for never",
+    )
     admission: int = Field(128, ge=1, le=65536, description="queries at once")
     deadline: float | None = Field(
         None, gt=0, description="seconds a query; then its best answer so far counts"

@@ -13,6 +13,7 @@ from math import ceil
 
 from certaindex.votes import Votes
 from dynasor.allocator import LiveQuery, PerQuery
+from dynasor.room import Room
 from dynasor.scheduling.forecast import HashableRule, samples_to_come, standing_of
 
 
@@ -21,14 +22,15 @@ class ForecastWave(PerQuery):
 
     Args:
         rule: when a query stops.
+        room: of the engine, see `PerQuery`.
     """
 
-    def __init__(self, rule: HashableRule) -> None:
-        super().__init__(rule, wave=1)
+    def __init__(self, rule: HashableRule, *, room: Room | None = None) -> None:
+        super().__init__(rule, wave=1, room=room)
         self._asks = rule
 
     def wave_of(self, query: LiveQuery) -> int:
-        """Samples that it should have in flight now."""
+        """Samples that it should have in flight now, if there is no room for more."""
         return wanted(self._asks, query.program.votes())
 
 

@@ -56,6 +56,8 @@ class Algorithm:
             cut; the full budget to compare with.
         wave: requests of a query in flight.
         scored: whether it asks for rewards.
+        fills: whether more requests in flight change nothing but time and tokens, so that a query may
+            fill an engine that has room.
         in_order: whether its requests may be folded in the order of their proposal; not where the
             answer depends on which is faster.
     """
@@ -67,6 +69,7 @@ class Algorithm:
     plain: Callable[[Config], Config] = lambda config: config
     wave: Callable[[Config], int] = lambda config: config.allocator.wave
     scored: bool = False
+    fills: bool = False
     in_order: bool = True
 
 
@@ -236,9 +239,9 @@ def _search(build: Callable[[Ingredients], Program], wave: Callable[[Config], in
 
 _ALGORITHMS: dict[str, Algorithm] = {
     "self-consistency": Algorithm(
-        _self_consistency, full=lambda config: f"fixed:{config.algorithm.samples}"
+        _self_consistency, full=lambda config: f"fixed:{config.algorithm.samples}", fills=True
     ),
-    "best-of-n": Algorithm(_best_of_n, rule=_reward_rule, scored=True),
+    "best-of-n": Algorithm(_best_of_n, rule=_reward_rule, scored=True, fills=True),
     # A whole level at once.
     "beam-search": _search(_beam_search, _samples),
     "dvts": _search(lambda given: _beam_search(given, diverse=True), _samples),

@@ -32,6 +32,7 @@ from dynasor.ranking.prompt_text import prompt_text
 from dynasor.ranking.scorer import LengthScorer
 from dynasor.rewards.build import build_reward, has_reward
 from dynasor.rewards.engine import RewardedEngine
+from dynasor.room import Room
 from dynasor.runtime import Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
 from serving.api_errors import ApiError
@@ -96,6 +97,7 @@ class QueryService:
         self._scorer = scorer
         self._forecasts: OrderedDict[str, Forecast] = OrderedDict()
         self._runtimes: dict[str, Runtime] = {}
+        self._room = Room(0)
         self.live: dict[str, LiveQuery] = {}
         self.ended: deque[LiveQuery] = deque(maxlen=SHOWN_ENDED)
 
@@ -201,13 +203,20 @@ class QueryService:
             visit.fields |= {"prompt": query.plan.prompt, "answer": query.chosen_text()}
 
     async def _solve(self, plan: Plan, program: Program, query: LiveQuery) -> None:
+        # The engine and the configuration may have changed since the last query.
+        places = self.config.allocator.fill * self.guard.capacity().max_running
+        self._room.places = round(places)
         promises, kept = self.promises, self.audits.keep(plan, self.config.slo.watch.audits)
         work = promises.begun(plan)
         runtime = Runtime(
             self.engine,
-            PerQuery(parse_rule(plan.rule), plan.wave, tokens=plan.tokens)
-            if not plan.plain
-            else PerQuery(parse_rule(f"fixed:{plan.samples}"), plan.samples, tokens=plan.tokens),
+            PerQuery(
+                parse_rule(f"fixed:{plan.samples}" if plan.plain else plan.rule),
+                plan.samples if plan.plain else plan.wave,
+                tokens=plan.tokens,
+                room=self._room,
+                fills=plan.fills,
+            ),
             in_order=plan.in_order,
             log=kept,
             observer=query,

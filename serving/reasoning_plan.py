@@ -48,6 +48,7 @@ class Plan:
         samples: full budget, or answers wanted of a plain request.
         rule: stop rule.
         wave: samples in flight.
+        fills: whether it may have more of them while the engine has room.
         tokens: output tokens after which nothing is begun, or None.
         deadline: seconds after which the best answer so far is given.
         in_hurry: whether the client set that deadline.
@@ -67,6 +68,7 @@ class Plan:
     samples: int
     rule: str
     wave: int
+    fills: bool
     tokens: int | None
     deadline: float
     in_hurry: bool
@@ -149,6 +151,8 @@ def plan_of(
         samples=samples,
         rule=_rule(options, algorithm, effort, changed),
         wave=_wave(options, algorithm, effort, changed, samples),
+        # What was promised, was promised of the wave; and who names a wave wants it.
+        fills=promise is None and options.wave is None and _fills(changed, algorithm),
         tokens=options.budget.tokens,
         deadline=min([*seconds, limits.max_seconds]),
         in_hurry=in_hurry,
@@ -231,6 +235,10 @@ def _wave(
     allocator = config.allocator.model_copy(update={"wave": wave})
     suits = algorithm_of(config).wave(config.model_copy(update={"allocator": allocator}))
     return min(options.wave or suits, samples)
+
+
+def _fills(config: Config, algorithm: AlgorithmName) -> bool:
+    return algorithm not in ("none", "agentwrite") and algorithm_of(config).fills
 
 
 def _writing(options: DynasorOptions, algorithm: AlgorithmName) -> WriteConfig | None:

@@ -26,6 +26,7 @@ from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError
 from dynasor.observer import Observer
 from dynasor.programs import Ingredients, algorithm_of, build_program, sampling_of
+from dynasor.room import Room
 from dynasor.run_folder import RunFolder
 from dynasor.runtime import Runtime
 from dynasor.suites import Query, Suite
@@ -85,7 +86,11 @@ def allocator_of(config: Config, system: System, engine: Engine) -> Allocator:
     if system.budget_tokens is not None:
         slots = min(engine.capacity().max_running, config.allocator.admission)
         return GlobalBudget(system.budget_tokens, value_of_next_sample, slots=slots)
-    return PerQuery(parse_rule(system.rule), algorithm_of(config).wave(config))
+    algorithm = algorithm_of(config)
+    room = Room(round(config.allocator.fill * engine.capacity().max_running))
+    return PerQuery(
+        parse_rule(system.rule), algorithm.wave(config), room=room, fills=algorithm.fills
+    )
 
 
 async def run_system(

@@ -20,24 +20,29 @@ from dynasor.observer import Observer
 from dynasor.outcome import Outcome
 from dynasor.ranking.prompt_text import prompt_text
 from dynasor.ranking.scorer import LengthScorer
+from dynasor.room import Room
 from dynasor.runtime import Runtime
 from dynasor.scheduling.forecast import Forecast, HashableRule
 from dynasor.scheduling.gang import Hints
 from dynasor.suites import Suite
 
+FILLED = 0.5
+"""Share of the engine's places that queries may fill with more than they will probably need."""
 _ONE_SAMPLE = "fixed:1"
 
 
-def allocator_of(system: OnlineSystem, samples: int) -> Allocator:
+def allocator_of(system: OnlineSystem, samples: int, places: int) -> Allocator:
     """A fresh allocator with the rule and the wave of a system.
 
     Args:
         system: how to serve.
         samples: full budget of a query.
+        places: requests that the engine runs at once.
     """
     rule = parse_rule(system.stop_rule(samples))
     if system.wave == "forecast":
-        return ForecastWave(cast(HashableRule, rule))
+        room = Room(round(FILLED * places)) if system.fills else None
+        return ForecastWave(cast(HashableRule, rule), room=room)
     return PerQuery(rule, samples if system.wave == "all" else system.wave)
 
 
@@ -93,7 +98,7 @@ class Service:
         rule = parse_rule(system.stop_rule(config.algorithm.samples))
         self._queries = self._runtime(
             rule,
-            allocator_of(system, config.algorithm.samples),
+            allocator_of(system, config.algorithm.samples, engine.capacity().max_running),
             observer,
         )
         chat = parse_rule(_ONE_SAMPLE)

@@ -187,11 +187,12 @@ class SimulatedStage:
     def _simulate(
         self, system: OnlineSystem, workload: Sequence[Arrival], replicas: int, seed: int = 0
     ) -> Simulated:
+        slots = self._cluster.replica.max_running * replicas
         return simulate(
             workload,
             self._questions,
             replace(self._cluster, replicas=replicas, replica=self._replica(system)),
-            allocator_of(system, self._samples),
+            allocator_of(system, self._samples, slots),
             samples=self._samples,
             policy=system.policy,
             aging=self._aging,

@@ -34,6 +34,8 @@ class OnlineSystem:
         weighs: whether votes count by the evidence of their likelihood.
         when_due: whether it knows when answers are due, and then gives the best so far.
         cuts: whether samples that have become improbable are cut.
+        fills: whether queries get more samples than they will probably need while the engine has
+            room.
     """
 
     name: str
@@ -45,6 +47,7 @@ class OnlineSystem:
     weighs: bool = False
     when_due: bool = False
     cuts: bool = False
+    fills: bool = False
 
     def stop_rule(self, samples: int) -> str:
         """Text of its stop rule for a full budget of so many samples."""
@@ -66,12 +69,13 @@ def all_systems(rule: str, wave: int, *, evidence: Evidence | None) -> tuple[Onl
     weighs, cuts = evidence is not None, evidence is not None and evidence.cut_below > 0
     last = BY_EVIDENCE if weighs else rule
     ours = OnlineSystem(
-        OURS, last, "forecast", "default", "forecast", "answers when due", weighs, True, cuts
+        OURS, last, "forecast", "default", "forecast", "answers when due", weighs, True, cuts, True
     )
     weighed = OnlineSystem(
         "+evidence", BY_EVIDENCE, wave, "gang-srpt", "forecast", "weighs votes by likelihood", True
     )
-    waved = replace(ours, policy="gang-srpt", when_due=False)
+    filling = replace(ours, policy="gang-srpt", when_due=False)
+    waved = replace(filling, fills=False)
     return (
         OnlineSystem(VANILLA, "full", "all", "vllm", "none", "all samples at once, vLLM's order"),
         OnlineSystem("+certaindex", one, wave, "vllm", "none", "stops once certain"),
@@ -84,6 +88,7 @@ def all_systems(rule: str, wave: int, *, evidence: Evidence | None) -> tuple[Onl
         *([weighed] if weighs else []),
         replace(waved, name="+wave", meaning="wave by forecast", cuts=False),
         *([replace(waved, name="+cut", meaning="cuts the improbable")] if cuts else []),
+        replace(filling, name="+fill", meaning="more samples while there is room"),
         ours,
         replace(
             ours, name="stop-only", policy="vllm", hints="none", meaning="ours in vLLM's own order"

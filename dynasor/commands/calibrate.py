@@ -87,10 +87,11 @@ def _print(found: Calibration, console: Console) -> None:
     for name, seconds in (
         ("at least", time.base),
         ("for each request that decodes", time.per_request),
+        *((f"besides, for each of the first {first}", each) for first, each in time.early),
         ("for each token of a prompt", time.per_prefill_token),
         ("for each 1,000 tokens in the KV cache", 1000 * time.per_context_token),
         ("for each request that wants log-probabilities", time.per_logprob),
-        ("besides, a request takes", found.per_request),
+        ("outside of steps, a request takes", found.per_request),
     ):
         table.add_row(name, f"{1e6 * seconds:,.1f}")
     console.print(table)

@@ -38,10 +38,10 @@ def capacity(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of arrivals and samples.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how many engines the load of [slo] takes, and what load --replicas of them carry.
+    """Say how many engines the load of the slo section takes, and what load --replicas of them carry.
 
     The settings are those of the configuration, such as the tuned.toml of `dynasor tune`; the latency
-    promises are those of [slo].
+    promises are those of the slo section.
 
     Example: dynasor capacity --config tuned.toml --traces samples.jsonl --rate 12 --replicas 4
     """

@@ -78,7 +78,7 @@ def tune(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the cheapest settings that keep what [slo] promises, with a guarantee on the loss.
+    """Find the cheapest settings that keep what the slo section promises, with a guarantee on the loss.
 
     Writes to --out: tuned.toml, for `dynasor serve --config` and `dynasor bench --config`;
     calibration.json, what was certified; pareto.png; tune.json. A promise that no setting keeps is

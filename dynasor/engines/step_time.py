@@ -11,8 +11,12 @@ import numpy as np
 
 from dynasor.errors import DataError
 
+EARLY = (2, 4, 8, 16, 32)
+"""Batch sizes up to which a request may cost more than in larger ones: arithmetic in small batches is
+done less well, so that a step is a concave function of its requests."""
 _ROUNDS = 6  # of fitting and leaving out what is far off
 _FEWEST = 10
+_FELT = 1e-3  # of a step: a term of small batches that adds less is left out
 _FAR = 3.0  # in robust standard deviations of the relative error
 _LEAST_SPREAD = 0.02  # relative; keeps good steps where almost all fit exactly
 
@@ -46,6 +50,7 @@ class StepTime:
         per_context_token: for each token in the KV cache that attention reads.
         per_logprob: for each request that decodes and wants log-probabilities, besides; see
             `with_logprobs`.
+        early: (requests, seconds): for each of the first so many requests that decode, besides.
         error: median relative error on the steps that it was fitted to; None where it was not.
     """
 
@@ -54,6 +59,7 @@ class StepTime:
     per_prefill_token: float = 0.0
     per_context_token: float = 0.0
     per_logprob: float = 0.0
+    early: tuple[tuple[int, float], ...] = ()
     error: float | None = None
 
     def __post_init__(self) -> None:
@@ -61,17 +67,29 @@ class StepTime:
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be 0 or more seconds, not {value}")
+        for requests, seconds in self.early:
+            if not (requests >= 1 and isfinite(seconds) and seconds >= 0):
+                raise ValueError(
+                    "early must have pairs of 1 or more requests and 0 or more seconds, not "
+                    f"{requests} and {seconds}"
+                )
         if not any(getattr(self, name) for name in _TERMS[:2]):
             raise ValueError("base or per_request must be above 0, or decoding takes no time")
 
     def step(self, decoding: int, prefill_tokens: int, context_tokens: int) -> float:
         """Seconds of one step."""
         return (
-            self.base
-            + self.per_request * decoding
+            self.batch(decoding)
             + self.per_prefill_token * prefill_tokens
             + self.per_context_token * context_tokens
         )
+
+    def batch(self, decoding: int) -> float:
+        """Seconds of a step for the requests that decode, whatever they read."""
+        seconds = self.base + self.per_request * decoding
+        for requests, each in self.early:
+            seconds += each * (decoding if decoding < requests else requests)
+        return seconds
 
     def with_logprobs(self) -> Self:
         """As it is where all requests want log-probabilities."""
@@ -86,7 +104,7 @@ class StepTime:
             context_tokens: of all of them before the first step; each step adds one a request.
         """
         read = steps * context_tokens + decoding * (steps * (steps + 1) // 2)
-        return steps * (self.base + self.per_request * decoding) + self.per_context_token * read
+        return steps * self.batch(decoding) + self.per_context_token * read
 
     @classmethod
     def fit(cls, steps: Sequence[Step]) -> Self:
@@ -106,7 +124,9 @@ class StepTime:
         if len(rows) < _FEWEST:
             raise DataError(f"{len(rows)} measured steps: at least {_FEWEST} are needed for a fit")
         seconds = rows[:, 0]
-        inputs = np.column_stack([np.ones(len(rows)), rows[:, 1:]])
+        sizes = [size for size in EARLY if size < rows[:, 1].max()]
+        early = [np.minimum(rows[:, 1], size) for size in sizes]
+        inputs = np.column_stack([np.ones(len(rows)), rows[:, 1:], *early])
         scale = np.maximum(inputs.max(axis=0), 1e-30)
         inputs /= scale
         predicted = np.full(len(rows), np.median(seconds))
@@ -119,8 +139,10 @@ class StepTime:
             off = np.abs(seconds / predicted - 1)
             spread = 1.4826 * float(np.median(off))
             kept = off <= _FAR * max(spread, _LEAST_SPREAD)
-        base, request, prefill, context, logprob = (terms / scale).tolist()
-        return cls(base, request, prefill, context, logprob, error=float(np.median(off)))
+        base, request, prefill, context, logprob, *more = (terms / scale).tolist()
+        felt = _FELT * float(np.median(predicted))
+        first = tuple((n, each) for n, each in zip(sizes, more, strict=True) if n * each > felt)
+        return cls(base, request, prefill, context, logprob, first, float(np.median(off)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -136,7 +158,10 @@ class StepTime:
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or "base" not in values or set(values) - set(names):
             raise DataError(f"step_time must be an object with {', '.join(names)}, not {values!r}")
+        values = {**values, "early": _pairs(values.get("early", []))}
         for name, value in values.items():
+            if name == "early":
+                continue
             optional = name == "error" and value is None
             if not optional and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise DataError(f"step_time.{name} must be a number of seconds, not {value!r}")
@@ -144,6 +169,25 @@ class StepTime:
             return cls(**values)
         except ValueError as error:
             raise DataError(f"step_time: {error}") from None
+
+
+def _pairs(values: Any) -> tuple[tuple[int, float], ...]:
+    """What `early` says in JSON.
+
+    Raises:
+        DataError: if it is no list of pairs of a whole number and a number.
+    """
+    message = f"step_time.early must be a list of [requests, seconds], not {values!r}"
+    if not isinstance(values, list):
+        raise DataError(message)
+    pairs = []
+    for pair in values:
+        if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int):
+            raise DataError(message)
+        if isinstance(pair[1], bool) or not isinstance(pair[1], int | float):
+            raise DataError(message)
+        pairs.append((pair[0], float(pair[1])))
+    return tuple(pairs)
 
 
 _TERMS = ("base", "per_request", "per_prefill_token", "per_context_token", "per_logprob")

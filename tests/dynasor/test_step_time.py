@@ -42,6 +42,16 @@ def test_noise_is_measured_and_steps_that_were_held_up_do_not_count():
     assert 0.02 < fit.error < 0.06  # the median of a normal error is 0.67 standard deviations
 
 
+def test_small_batches_may_cost_more_a_request():
+    true = StepTime(0.004, 1e-4, early=((2, 9e-4), (8, 1.5e-4)))
+    steps = [Step(true.step(n, 0, 0), n, 0, 0) for n in range(1, 65)]
+    fit = StepTime.fit(steps)
+    assert dict(fit.early) == pytest.approx(dict(true.early), rel=1e-4)
+    for n in (1, 2, 5, 8, 20, 64):
+        assert fit.batch(n) == pytest.approx(true.batch(n), rel=1e-4)
+        assert fit.decode(3, n, 0) == pytest.approx(3 * true.batch(n), rel=1e-4)
+
+
 def test_no_term_is_negative():
     steps = [Step(0.02 - 1e-4 * n, n, 0, 0) for n in range(1, 60)]  # quicker the larger
     assert StepTime.fit(steps).per_request == 0
@@ -72,6 +82,11 @@ def test_a_run_of_steps_takes_the_sum_of_its_steps(steps, decoding, context):
         ({"base": -1.0}, "base must be 0 or more seconds, not -1"),
         ({"base": 1.0, "per_context_token": float("nan")}, "per_context_token must be 0 or more"),
         ({"base": 0.0}, "decoding takes no time"),
+        (
+            {"base": 1.0, "early": ((0, 1.0),)},
+            "1 or more requests and 0 or more seconds, not 0 and",
+        ),
+        ({"base": 1.0, "early": ((2, -1.0),)}, "0 or more seconds, not 2 and -1"),
     ],
 )
 def test_wrong_terms_are_refused(terms, message):
@@ -100,6 +115,12 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path):
         ('"base": 0.01', '"base": -2', "step_time: base must be 0 or more seconds, not -2"),
         ('"base": 0.01', '"base": "a"', "step_time.base must be a number of seconds, not 'a'"),
         ('"per_request": 0.002', '"other": 1', "must be an object with model, hardware"),
+        (
+            '"early": []',
+            '"early": 3',
+            "step_time.early must be a list of .requests, seconds., not 3",
+        ),
+        ('"early": []', '"early": [[2, "a"]]', "step_time.early must be a list"),
         ("{", "[", "no calibration"),
     ],
 )
