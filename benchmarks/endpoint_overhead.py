@@ -7,8 +7,10 @@ time and are asked in turns, so that a slower minute of the machine hits both. A
 for the same prompts: once one request after the other at a rate that is `--load` of what their server
 does at most (time to first token of a stream), once all at once (output tokens a second). Before the
 first round both are warmed up and that rate is found. Told: median ratios over rounds (ours to theirs)
-with 95% bootstrap intervals, and the output tokens of both, which only ties in rounding set apart. For
-an idle machine.
+with 95% bootstrap intervals, and the output tokens of both, which only ties in rounding set apart. Where
+the time goes is told by requests that come one after the other, when nothing waits for anything: the
+head of the answer (read, checked, planned), the first token after it, and each token after that. For an
+idle machine.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -30,6 +32,8 @@ from tests.vllm_server import serve as vllm_serve
 
 OUTPUT = 64
 """Tokens of each answer; both servers stop there or at the model's own end."""
+ALONE = 8
+"""Requests of a round that come one after the other."""
 
 
 def prompts(count: int) -> list[dict[str, Any]]:
@@ -47,11 +51,20 @@ def prompts(count: int) -> list[dict[str, Any]]:
     ]
 
 
-async def ask(http: httpx.AsyncClient, root: str, body: dict[str, Any]) -> tuple[float, int]:
-    """Seconds to the first text, and output tokens."""
+class Answered(NamedTuple):
+    """One stream: seconds from asking to its head, first text and end; output tokens."""
+
+    head: float
+    first: float
+    end: float
+    tokens: int
+
+
+async def ask(http: httpx.AsyncClient, root: str, body: dict[str, Any]) -> Answered:
     begin, first, tokens = time.perf_counter(), 0.0, 0
     async with http.stream("POST", f"{root}/v1/chat/completions", json=body) as response:
         response.raise_for_status()
+        head = time.perf_counter() - begin
         async for line in response.aiter_lines():
             if not line.startswith("data: {"):
                 continue
@@ -64,7 +77,7 @@ async def ask(http: httpx.AsyncClient, root: str, body: dict[str, Any]) -> tuple
                 tokens = chunk["usage"]["completion_tokens"]
     if not first or not tokens:
         raise RuntimeError(f"{root}: a stream without text or usage")
-    return first, tokens
+    return Answered(head, first, time.perf_counter() - begin, tokens)
 
 
 async def at_a_rate(root: str, asked: list[dict[str, Any]], rate: float) -> float:
@@ -74,7 +87,24 @@ async def at_a_rate(root: str, asked: list[dict[str, Any]], rate: float) -> floa
         for body in asked:
             tasks.append(asyncio.create_task(ask(http, root, body)))
             await asyncio.sleep(1 / rate)
-        return float(np.median([(await task)[0] for task in tasks]))
+        return float(np.median([(await task).first for task in tasks]))
+
+
+async def alone(root: str, asked: list[dict[str, Any]]) -> list[Answered]:
+    """One after the other."""
+    async with httpx.AsyncClient(timeout=300) as http:
+        return [await ask(http, root, body) for body in asked]
+
+
+def parts(answered: list[Answered]) -> dict[str, float]:
+    """Where the time of requests goes that are alone: medians, seconds."""
+    return {
+        "head": float(np.median([a.head for a in answered])),
+        "first token after it": float(np.median([a.first - a.head for a in answered])),
+        "each token after that": float(
+            np.median([(a.end - a.first) / (a.tokens - 1) for a in answered if a.tokens > 1])
+        ),
+    }
 
 
 async def all_at_once(root: str, asked: list[dict[str, Any]]) -> tuple[float, int]:
@@ -83,7 +113,7 @@ async def all_at_once(root: str, asked: list[dict[str, Any]]) -> tuple[float, in
     async with httpx.AsyncClient(timeout=300, limits=limits) as http:
         begin = time.perf_counter()
         ends = await asyncio.gather(*(ask(http, root, body) for body in asked))
-        tokens = sum(count for _, count in ends)
+        tokens = sum(end.tokens for end in ends)
         return tokens / (time.perf_counter() - begin), tokens
 
 
@@ -93,6 +123,7 @@ async def compare(ours: str, theirs: str, options: argparse.Namespace) -> dict[s
     plain: dict[str, list[float]] = {f"{name} {what}": [] for name in ("ours", "theirs")
                                      for what in ("first token, s", "tokens a second")}  # fmt: skip
     tokens: dict[str, int] = {}
+    singly: dict[str, list[Answered]] = {"ours": [], "theirs": []}
     await all_at_once(ours, asked)
     await all_at_once(theirs, asked)
     most, spent = await all_at_once(theirs, asked)  # warm by now
@@ -104,6 +135,7 @@ async def compare(ours: str, theirs: str, options: argparse.Namespace) -> dict[s
         first = {name: await at_a_rate(root, asked, rate) for name, root in order}
         speed = {}
         for name, root in order:
+            singly[name] += await alone(root, asked[:ALONE])
             speed[name], tokens[name] = await all_at_once(root, asked)
         rows["first_token"].append(first["ours"] / first["theirs"])
         rows["throughput"].append(speed["ours"] / speed["theirs"])
@@ -124,6 +156,7 @@ async def compare(ours: str, theirs: str, options: argparse.Namespace) -> dict[s
             "interval": [float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975))],
         }
     found["medians"] = {name: float(np.median(values)) for name, values in plain.items()}
+    found["alone, s"] = {name: parts(answered) for name, answered in singly.items()}
     return found
 
 

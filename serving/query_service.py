@@ -62,6 +62,7 @@ class QueryService:
     Attributes:
         engine: the guarded engine, which also scores where the server has a reward model; the caller
             starts and closes it.
+        room: places of the engine that queries may fill.
 
     Args:
         guard: the engine.
@@ -97,7 +98,7 @@ class QueryService:
         self._scorer = scorer
         self._forecasts: OrderedDict[str, Forecast] = OrderedDict()
         self._runtimes: dict[str, Runtime] = {}
-        self._room = Room(0)
+        self.room = Room(0)
         self.live: dict[str, LiveQuery] = {}
         self.ended: deque[LiveQuery] = deque(maxlen=SHOWN_ENDED)
 
@@ -205,7 +206,7 @@ class QueryService:
     async def _solve(self, plan: Plan, program: Program, query: LiveQuery) -> None:
         # The engine and the configuration may have changed since the last query.
         places = self.config.allocator.fill * self.guard.capacity().max_running
-        self._room.places = round(places)
+        self.room.places = round(places)
         promises, kept = self.promises, self.audits.keep(plan, self.config.slo.watch.audits)
         work = promises.begun(plan)
         runtime = Runtime(
@@ -214,7 +215,7 @@ class QueryService:
                 parse_rule(f"fixed:{plan.samples}" if plan.plain else plan.rule),
                 plan.samples if plan.plain else plan.wave,
                 tokens=plan.tokens,
-                room=self._room,
+                room=self.room,
                 fills=plan.fills,
             ),
             in_order=plan.in_order,

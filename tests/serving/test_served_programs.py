@@ -1,5 +1,7 @@
 """Every reasoning program behind the endpoint: asked for, set, refused, streamed, and billed."""
 
+import asyncio
+
 import openai
 import pytest
 
@@ -282,6 +284,32 @@ async def test_improbable_samples_are_cut_where_votes_are_weighed_by_evidence():
     assert answer.dynasor["votes"] == {"4": 3}
     assert 0 < answer.dynasor["tokens"]["cut"] < 1024
     assert engine.requests[0].report_every is None
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "at_once"),
+    [
+        ("self-consistency", {}, 16),
+        ("best-of-n", {}, 16),
+        ("self-consistency", {"wave": 2}, 2),
+        ("mcts", {}, 2),
+    ],
+)
+async def test_an_engine_with_room_is_filled(algorithm, options, at_once):
+    config = rewarded().model_dump(include={"engine", "server", "algorithm"}, exclude_unset=True)
+    allocator = {"fill": 0.25, "wave": 2, "rule": "never"}  # the engine has 64 places
+    config = load_config(overrides={**config, "allocator": allocator}, environment={})
+    engine = ScriptedEngine(reasons, pause=0.002)
+    async with running(engine, config=config) as server:
+        await server.openai().chat.completions.create(**asked(algorithm, **options))
+        alone = engine.most_running
+        assert alone == at_once
+        engine.most_running = 0
+        two = [server.openai().chat.completions.create(**asked(algorithm)) for _ in range(2)]
+        await asyncio.gather(*two)
+        assert server.service.room.spare == 16, "all places are given back"
+    if at_once == 16:
+        assert engine.most_running == 16 + 2, "the second one gets its wave"
 
 
 def test_efforts_that_cannot_be_served_are_one_line_at_the_start():
