@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="TOML file with sections engine, algorithm, allocator, ...", show_default=False
+        "--config",
+        help="TOML file with sections engine, algorithm, allocator, ...",
+        show_default=False,
     ),
 ]
 EngineOption = Annotated[

@@ -19,6 +19,8 @@ LEARNED = 3
 """Queries that must have ended at a level of load before its pace is known."""
 REMEMBERED = 200
 """Ended queries by which it is known how far single ones stray."""
+EXPERIENCE = 20
+"""Queries of a class that must have ended before one is refused."""
 TRADE = 0.5
 """Share of the allowed time from which on bolder rungs serve."""
 KINDS = 256
@@ -156,7 +158,8 @@ class LoadControl:
     ones take over in even steps. (Were the first rung kept to the end, the server would be full of
     queries that are served carefully, and others would be refused for them.) Each rung gives up samples
     of the queries that are the most certain before those of others. Beyond the allowed time a query is
-    refused, unless the server is empty or could not keep the promise even then: waiting would not help.
+    refused, unless the server is empty or could not keep the promise even then, for waiting would not
+    help, or has not yet seen how far such queries stray from what is expected of them.
 
     Args:
         works: expected work of a query on each rung, tokens; less from rung to rung. None: that of its
@@ -173,8 +176,7 @@ class LoadControl:
         self._kind = kind
         self._targets = targets
         self._pace = pace
-        # As long as nothing is known, queries take what is expected of them.
-        self._ratios: deque[float] = deque([1.0] * ceil(REMEMBERED / 10), maxlen=REMEMBERED)
+        self._ended: deque[float] = deque(maxlen=REMEMBERED)  # seconds over those expected
 
     def choose(self) -> Choice:
         """For a query that comes now."""
@@ -188,6 +190,8 @@ class LoadControl:
         assert predicted is not None
         assert alone is not None
         if predicted <= allowed or not self._pace.inside or alone > allowed:
+            return Choice(level, predicted)
+        if len(self._ended) < EXPERIENCE:
             return Choice(level, predicted)
         return Choice(level, predicted, wait=predicted - allowed)
 
@@ -210,7 +214,7 @@ class LoadControl:
     def ended(self, predicted: float | None, seconds: float) -> None:
         """A query that was expected to take so long has taken so long."""
         if predicted:
-            self._ratios.append(seconds / predicted)
+            self._ended.append(seconds / predicted)
 
     def attained(self, level: int) -> float:
         """Share of the queries that came now on that rung and would meet the hardest target in time.
@@ -221,9 +225,14 @@ class LoadControl:
         if predicted is None or not self._targets:
             return 1.0
         limit = max(self._targets).seconds
-        return sum(ratio * predicted <= limit for ratio in self._ratios) / len(self._ratios)
+        ratios = self._ratios()
+        return sum(ratio * predicted <= limit for ratio in ratios) / len(ratios)
+
+    def _ratios(self) -> list[float]:
+        """How far queries stray; as long as few have ended, others take what is expected of them."""
+        return [1.0] * (EXPERIENCE - len(self._ended)) + list(self._ended)
 
     def _slow(self, share: float) -> float:
         """Such a share of the queries takes at most so many times what is expected of them."""
-        ratios = sorted(self._ratios)
+        ratios = sorted(self._ratios())
         return max(ratios[min(len(ratios), ceil(share * (len(ratios) + 1))) - 1], 1e-6)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynasor.slo.day_budget import DAY, DayBudget
-from dynasor.slo.load_control import LoadControl, Pace, Target
+from dynasor.slo.load_control import EXPERIENCE, LoadControl, Pace, Target
 from dynasor.slo.rungs import LESS, Rung, ladder
 
 
@@ -67,7 +67,12 @@ def test_the_more_of_the_allowed_time_is_used_the_bolder_is_the_rung(seconds, le
 
 
 def test_a_query_that_would_be_late_on_any_rung_is_refused_with_the_time_to_wait():
-    choice = control(served(inside=4), seconds=2.0).choose()
+    busy = control(served(inside=4), seconds=2.0)
+    for _ in range(EXPERIENCE - 1):
+        busy.ended(predicted=5.0, seconds=5.0)
+    assert busy.choose().wait is None, "how far queries stray is not known yet"
+    busy.ended(predicted=5.0, seconds=5.0)
+    choice = busy.choose()
     assert choice.level == 2
     assert choice.wait == pytest.approx(4.25 - 2.0, rel=0.02)
 

@@ -15,6 +15,7 @@ from dynasor.slo.calibration_set import (
     CertifiedSetting,
     ClassCalibration,
 )
+from dynasor.slo.load_control import EXPERIENCE
 from dynasor.slo.promise import ClassSettings
 from serving.app import reconfigure
 from serving.keys import Keys
@@ -175,6 +176,8 @@ async def test_an_audit_is_dropped_when_the_server_is_needed(tmp_path):
         while not any(r.program.endswith("-audit") for r in engine.requests):
             await asyncio.sleep(0.01)
         busy(server.service.promises.pace, inside=8, seconds=20.0)
+        for _ in range(EXPERIENCE):
+            server.service.promises.classes["all"]._control.ended(5.0, 5.0)
         with pytest.raises(openai.RateLimitError) as refused:
             await ask(server)
         await audits_end(server)
