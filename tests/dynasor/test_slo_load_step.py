@@ -103,12 +103,11 @@ class Mixed(Server):
             job.left = WORKS[job.choice.level] * (4.6 if self.random.random() < 1 / 8 else 0.5)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_hard_queries_among_easy_ones_are_no_reason_to_refuse_at_the_planned_rate(seed):
-    server = Mixed(seed, controlled=True).step(planned=6.0, factor=2.0)
-    assert server.refused[0] <= 5, "of 700"
-    assert server.refused[2] <= 5
-    assert server.in_time(1) > 0.9
+def test_hard_queries_among_easy_ones_are_hardly_a_reason_to_refuse_at_the_planned_rate():
+    servers = [Mixed(seed, controlled=True).step(planned=6.0, factor=2.0) for seed in range(10)]
+    assert sum(server.refused[0] for server in servers) < 30, "of 7,000"
+    assert sum(server.refused[2] for server in servers) < 30
+    assert min(server.in_time(1) for server in servers) > 0.9
 
 
 @pytest.mark.parametrize("seed", range(3))
