@@ -1,9 +1,10 @@
 """Live latencies against simulated ones, of the same arrivals.
 
-python benchmarks/simulator_validation.py RUN CALIBRATION TRACE [--system vanilla] [--json FILE]
+python benchmarks/simulator_validation.py RUN TRACE CALIBRATION... [--system vanilla] [--json FILE]
 
-RUN is a folder of `dynasor bench online` on the real engine, CALIBRATION what `dynasor calibrate` said
-of that engine, TRACE the recorded samples of the same questions. Each run of the system is repeated in
+RUN is a folder of `dynasor bench online` on the real engine, TRACE the recorded samples of the same
+questions, CALIBRATION what `dynasor calibrate` said of that engine. A shared machine changes its speed
+within minutes: give a calibration of before the run and one of after it, and each counts as much. Each run of the system is repeated in
 virtual time with the arrivals that were answered live; which of the recorded samples a query draws is
 left to chance, so mean and 90% quantile are compared, with an interval over redrawn simulations.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from dynasor.bench.recorded import collect_questions
 from dynasor.bench.service import allocator_of
 from dynasor.bench.simulation import VLLM, Cluster, simulate
 from dynasor.bench.slo import Window
-from dynasor.bench.systems import all_systems
+from dynasor.bench.systems import OnlineSystem, all_systems
 from dynasor.bench.workload import Arrival
 from dynasor.engines.calibration import Calibration
 from dynasor.scheduling.aging import Aging
@@ -36,14 +38,10 @@ from dynasor.vote_weights import read_evidence
 def main() -> None:
     arguments = _arguments()
     questions = collect_questions(read_traces(arguments.trace))
-    calibration = Calibration.read(arguments.calibration)
     evidence = read_evidence(arguments.evidence) if arguments.evidence else None
     known = {s.name: s for s in all_systems("default", 4, evidence=evidence)}
     system = known[arguments.system]
-    replica = replace(calibration.replica(), fit_memory=system.policy != VLLM)
-    if system.weighs:
-        replica = replace(replica, step_time=replica.step_time.with_logprobs())
-    cluster = Cluster(replica, 1, per_request=calibration.per_request)
+    clusters = [_cluster(Calibration.read(path), system) for path in arguments.calibrations]
     rule = parse_rule(system.stop_rule(arguments.samples))
     completions = _rows(arguments.run / COMPLETIONS)
     found = []
@@ -56,7 +54,7 @@ def main() -> None:
         arrivals = sorted((Arrival(**c["arrival"]) for c in lived), key=lambda a: a.time)
         live = [c["completion"]["latency"] for c in lived if window.holds(c["arrival"]["time"])]
         draws = []
-        for seed in range(arguments.draws):
+        for seed, cluster in product(range(arguments.draws), clusters):
             ended = simulate(
                 arrivals,
                 questions,
@@ -90,6 +88,13 @@ def main() -> None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def _cluster(calibration: Calibration, system: OnlineSystem) -> Cluster:
+    replica = replace(calibration.replica(), fit_memory=system.policy != VLLM)
+    if system.weighs:
+        replica = replace(replica, step_time=replica.step_time.with_logprobs())
+    return Cluster(replica, 1, per_request=calibration.per_request)
+
+
 def _cells(result: dict[str, float]) -> str:
     low, high = result["interval"]
     return (
@@ -105,8 +110,8 @@ def _rows(path: Path) -> list[dict]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("calibration", type=Path)
     parser.add_argument("trace", type=Path)
+    parser.add_argument("calibrations", type=Path, nargs="+")
     parser.add_argument("--system", default="vanilla")
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--draws", type=int, default=10, help="simulations of each run")
