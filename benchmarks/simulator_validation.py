@@ -4,9 +4,10 @@ python benchmarks/simulator_validation.py RUN TRACE CALIBRATION... [--system van
 
 RUN is a folder of `dynasor bench online` on the real engine, TRACE the recorded samples of the same
 questions, CALIBRATION what `dynasor calibrate` said of that engine. A shared machine changes its speed
-within minutes: give a calibration of before the run and one of after it, and each counts as much. Each run of the system is repeated in
-virtual time with the arrivals that were answered live; which of the recorded samples a query draws is
-left to chance, so mean and 90% quantile are compared, with an interval over redrawn simulations.
+within minutes: give a calibration of before the run and one of after it, and each counts as much. Each
+run of the system is repeated in virtual time with the arrivals that were answered live; which of the
+recorded samples a query draws is left to chance, so mean and 90% quantile are compared, with an interval
+over redrawn simulations and calibrations.
 """
 
 from __future__ import annotations
