@@ -122,8 +122,9 @@ class RunningQuery(LiveQuery):
         if self.forecast is None and self.rank is None:
             return None
         self.hinted = monotonic()
-        tokens = None
+        tokens = weight = None
         if self.forecast is not None:
+            weight = self.forecast.weight
             running = [self.progress.get(request, 0) for request in self.in_flight]
             tokens = self.forecast.remaining(self.program.votes(), running).tokens
         return Hints(
@@ -131,6 +132,7 @@ class RunningQuery(LiveQuery):
             rank=self.rank,
             certainty=self.program.certainty().value,
             deadline=None if self._due is None else self._due - monotonic(),
+            weight=weight,
         )
 
     def stop(self, reason: StopReason) -> None:

@@ -1,7 +1,7 @@
 """Audits: a query that was answered goes on to the full budget, to see whether that changes its answer.
 
-An audit begins when its query has its answer, so that nobody waits for it, and asks for work at the
-lowest priority. It takes over the finished samples and goes on with those that were cut, so that it
+An audit begins when its query has its answer, so that nobody waits for it, and asks for work with the
+least weight. It takes over the finished samples and goes on with those that were cut, so that it
 ends as if the query had not been stopped. It is dropped as soon as the server is needed for queries.
 """
 
@@ -31,8 +31,8 @@ from serving.reasoning_plan import Plan
 
 logger = logging.getLogger(__name__)
 
-LAST = -20
-"""Priority of an audit: its work looks two to the 20th times as large as it is."""
+LAST = 1e-9
+"""Weight of an audit in the scheduler's order: its work looks a thousand million times as large."""
 
 
 class KeptSamples:
@@ -120,7 +120,9 @@ class Audits:
             watch.audited(admission, differed=None)
         else:
             whole = plan.with_setting(FULL, admission.full_samples, plan.wave)
-            whole = replace(whole, id=f"{plan.id}-audit", priority=LAST, report_every=None)
+            whole = replace(
+                whole, id=f"{plan.id}-audit", priority=0, weight=LAST, report_every=None
+            )
             self._start(whole, outcome.answer.value, kept, seconds)
 
     def _start(self, plan: Plan, answer: str | None, kept: KeptSamples, seconds: float) -> None:

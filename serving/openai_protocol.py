@@ -103,7 +103,7 @@ class DynasorOptions(ProgramOptions):
         None, ge=1, le=LARGEST, description="then the best answer so far, marked as such"
     )
     priority: int = Field(
-        0, ge=-8, le=8, description="each step up halves the work that the scheduler sees"
+        0, ge=-8, le=8, description="each step up doubles the weight in the scheduler's order"
     )
 
 

@@ -244,12 +244,10 @@ class QueryService:
                 self.audits.begin(plan, kept, query.outcome, seconds=seconds)
 
     def _forecast(self, plan: Plan) -> Forecast:
-        """What the scheduler is told of a query's work: half for each step of its priority.
+        """What the scheduler is told of a query's work, and of its weight.
 
-        The scheduler serves the least expected work first, so a query whose work is divided by its
-        weight stands where the shortest weighted processing time would put it (Smith, 1956). The rules
-        of the configuration are few and soon all known; those that clients bring could keep the server
-        busy with playing them, so they are not played.
+        The rules of the configuration are few and soon all known; those that clients bring could keep
+        the server busy with playing them, so they are not played.
         """
         config = self.config
         rule = f"fixed:{plan.samples}" if plan.plain else plan.rule
@@ -267,7 +265,7 @@ class QueryService:
             if len(self._forecasts) > FORECASTS:
                 self._forecasts.popitem(last=False)
         self._forecasts.move_to_end(key)
-        return shared.weighted(0.5**plan.priority)
+        return shared.weighted(plan.weight * 2.0**plan.priority)
 
     def conclude(self) -> None:
         """End all queries with their best answers so far."""

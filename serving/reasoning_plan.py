@@ -52,7 +52,8 @@ class Plan:
         tokens: output tokens after which nothing is begun, or None.
         deadline: seconds after which the best answer so far is given.
         in_hurry: whether the client set that deadline.
-        priority: of the query; each step up halves the work that the scheduler sees.
+        priority: of the query; each step up doubles its weight.
+        weight: of its class; the scheduler orders by expected work over weight.
         report_every: tokens between progress events, or None for none.
         writing: the text to write, of agentwrite.
         promise: class of `[slo]` that the query is of, or None.
@@ -74,6 +75,7 @@ class Plan:
     in_hurry: bool
     priority: int
     report_every: int | None
+    weight: float = 1.0
     writing: WriteConfig | None = None
     promise: str | None = None
     admission: Admission | None = None
@@ -136,11 +138,13 @@ def plan_of(
     changed = with_settings(config, algorithm, samples, options)
     sampling = sampling_for(asked, changed, algorithm)
     check_affordable(changed, algorithm, sampling, options)
-    in_hurry, promise = bool(seconds), None
+    in_hurry, promise, weight = bool(seconds), None, 1.0
     if algorithm == PROMISED:
         promise = _promise(asked, config, changed, sampling)
     if promise is not None:
-        seconds.append(config.slo.classes[promise].deadline or limits.max_seconds)
+        promised = config.slo.classes[promise]
+        seconds.append(promised.deadline or limits.max_seconds)
+        weight = promised.weight
     return Plan(
         id=f"{'chatcmpl' if isinstance(asked, ChatRequest) else 'cmpl'}-{uuid4().hex}",
         model=asked.model,
@@ -158,6 +162,7 @@ def plan_of(
         in_hurry=in_hurry,
         priority=options.priority,
         report_every=report_every_for(asked, algorithm, in_hurry),
+        weight=weight,
         writing=_writing(options, algorithm),
         promise=promise,
     )

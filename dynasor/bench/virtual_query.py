@@ -82,6 +82,7 @@ class VirtualQuery(LiveQuery):
             rank=rank,
             certainty=self.program.certainty().value,
             deadline=None if deadline is None else self.arrival.time + deadline - now,
+            weight=None if self.forecast is None else self.forecast.weight,
         )
         self._hints = (hints, now)
         return hints

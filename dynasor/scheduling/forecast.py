@@ -61,7 +61,7 @@ class Forecast:
         self._weight = 1.0
 
     def weighted(self, weight: float) -> Forecast:
-        """This forecast, for queries whose work counts so many times as much; both learn together."""
+        """This forecast, for queries that weigh so much in the scheduler's order; both learn together."""
         twin = copy(self)
         twin._weight = weight
         return twin
@@ -78,7 +78,11 @@ class Forecast:
 
 
 class QueryForecast:
-    """Foresees the rest of one query; made by `Forecast.query`."""
+    """Foresees the rest of one query; made by `Forecast.query`.
+
+    Attributes:
+        weight: of the query against others, None for that of most.
+    """
 
     def __init__(
         self,
@@ -88,7 +92,7 @@ class QueryForecast:
         limit: int | None,
         weight: float,
     ) -> None:
-        self._weight = weight
+        self.weight = None if weight == 1.0 else weight
         self._prior = prior
         self._learner = learner
         self._further = further
@@ -110,8 +114,7 @@ class QueryForecast:
         self._passed[votes.n] = standing
         samples, variance = self._further.expected(standing, votes.max_samples)
         samples = min(max(samples, 1.0), max(votes.remaining, 1))
-        expected = self._lengths.remaining(running, samples, variance)
-        return Remaining(*(self._weight * tokens for tokens in expected))
+        return self._lengths.remaining(running, samples, variance)
 
     def ended(self, votes: Votes, *, by_rule: bool = True) -> None:
         """The query was stopped with these votes, by the rule or its budget or for another reason."""

@@ -21,12 +21,15 @@ class Hints:
         rank: predicted place of this request among others, smaller is shorter; only the order counts.
         certainty: of the gang's answer so far, 0 to 1.
         deadline: seconds from now at which the gang's answer is due; negative once it is late.
+        weight: what the gang counts for against others; one of weight 2 is ordered as if half as much
+            were to come from it.
     """
 
     tokens: float | None = None
     rank: float | None = None
     certainty: float | None = None
     deadline: float | None = None
+    weight: float | None = None
 
     def as_arguments(self) -> dict[str, float]:
         """Flat names and values, as a request carries them; see `read_hints`."""
@@ -35,6 +38,7 @@ class Hints:
             f"{GANG}_rank": self.rank,
             f"{GANG}_certainty": self.certainty,
             f"{GANG}_deadline": self.deadline,
+            f"{GANG}_weight": self.weight,
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -53,6 +57,7 @@ def read_hints(arguments: Any) -> tuple[str | None, Hints]:
         rank=_number(arguments.get(f"{GANG}_rank"), -1e12, 1e12),
         certainty=_number(arguments.get(f"{GANG}_certainty"), 0, 1),
         deadline=_number(arguments.get(f"{GANG}_deadline"), -1e9, 1e9),
+        weight=_number(arguments.get(f"{GANG}_weight"), 1e-12, 1e12),
     )
 
 
@@ -88,6 +93,7 @@ class Gang:
         rank: predicted place among others, or None.
         certainty: of its answer so far, or None.
         deadline: when its answer is due, same clock, or None.
+        weight: what it counts for against others.
     """
 
     id: str
@@ -100,6 +106,7 @@ class Gang:
     rank: float | None = None
     certainty: float | None = None
     deadline: float | None = None
+    weight: float = 1.0
 
     @property
     def members(self) -> int:
@@ -117,6 +124,8 @@ class Gang:
             self.certainty = hints.certainty
         if hints.deadline is not None:
             self.deadline = now + hints.deadline
+        if hints.weight is not None:
+            self.weight = hints.weight
 
     def remaining(self, typical: float) -> float:
         """Expected output tokens to come: the hint less what was served since.
@@ -128,3 +137,11 @@ class Gang:
         if self.tokens is None:
             return guess
         return max(self.tokens - (self.attained - self.attained_then), 0.1 * guess)
+
+    def work(self, typical: float) -> float:
+        """Remaining tokens over the weight: who has the least of it goes first where work decides.
+
+        Without later arrivals this order has the least weighted sum of waiting times (Smith, "Various
+        optimizers for single-stage production", 1956).
+        """
+        return self.remaining(typical) / self.weight

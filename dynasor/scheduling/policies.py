@@ -109,21 +109,22 @@ class LeastAttained:
 
 @dataclass(frozen=True, slots=True)
 class GangSrpt:
-    """The query with the least expected remaining tokens goes first."""
+    """The query with the least expected remaining tokens for its weight goes first."""
 
     name: ClassVar[str] = "gang-srpt"
     by_request: ClassVar[bool] = False
 
     def place(self, gang: Gang, at: Moment) -> Place:
-        """By expected remaining tokens."""
-        return Place((gang.remaining(at.typical),))
+        """By expected remaining tokens over the weight."""
+        return Place((gang.work(at.typical),))
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """Least slack first, among those that can still make it.
 
-    Then come those without a deadline, by expected remaining tokens; those that cannot make it last.
+    Then come those without a deadline, by expected remaining tokens over their weight; those that cannot
+    make it last.
     """
 
     name: ClassVar[str] = "deadline"
@@ -131,37 +132,35 @@ class Deadline:
 
     def place(self, gang: Gang, at: Moment) -> Place:
         """By slack, which runs out for all alike: so by the last moment at which it may start."""
-        remaining = gang.remaining(at.typical)
-        latest = _latest_start(gang, at, remaining)
+        work, latest = gang.work(at.typical), _latest_start(gang, at)
         if latest is None:
-            return Place((1, remaining))
-        return Place((0, latest), until=latest) if at.now <= latest else Place((2, remaining))
+            return Place((1, work))
+        return Place((0, latest), until=latest) if at.now <= latest else Place((2, work))
 
 
 @dataclass(frozen=True, slots=True)
 class FeasibleSrpt:
-    """Least expected remaining tokens first; queries that cannot meet their deadline last."""
+    """Least expected remaining tokens for the weight first; who cannot meet a deadline comes last."""
 
     name: ClassVar[str] = "feasible-srpt"
     by_request: ClassVar[bool] = False
 
     def place(self, gang: Gang, at: Moment) -> Place:
-        """By whether it can still make it, then by expected remaining tokens."""
-        remaining = gang.remaining(at.typical)
-        latest = _latest_start(gang, at, remaining)
+        """By whether it can still make it, then by expected remaining tokens over the weight."""
+        work, latest = gang.work(at.typical), _latest_start(gang, at)
         if latest is None or at.now <= latest:
-            return Place((0, remaining), until=inf if latest is None else latest)
-        return Place((1, remaining))
+            return Place((0, work), until=inf if latest is None else latest)
+        return Place((1, work))
 
 
-def _latest_start(gang: Gang, at: Moment, remaining: float) -> float | None:
+def _latest_start(gang: Gang, at: Moment) -> float | None:
     """Last moment at which the gang may start and still make its deadline, None without one.
 
     Its members run side by side, so it needs the time of its remaining tokens over their number.
     """
     if gang.deadline is None:
         return None
-    return gang.deadline - remaining / max(gang.members, 1) * at.pace
+    return gang.deadline - gang.remaining(at.typical) / max(gang.members, 1) * at.pace
 
 
 _KNOWN: tuple[type[Policy], ...] = (

@@ -38,10 +38,12 @@ class ClassTraffic:
     Attributes:
         questions: id -> recorded samples.
         share: of the rate, against the other classes'.
+        weight: of a query against those of other classes, in the scheduler's order.
     """
 
     questions: Mapping[str, RecordedQuestion]
     share: float
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ class LoadModel:
             policy=platform.policy,
             aging=self._aging,
             forecast={
-                group: Forecast(parse_rule(setting.rule))
+                group: Forecast(parse_rule(setting.rule)).weighted(self._classes[group].weight)
                 for group, setting in plan.settings.items()
             },
             ranked=self._ranked if platform.ranked else None,

@@ -84,10 +84,18 @@ class QueryClass(Section):
         None, ge=1, description="most output tokens of all queries of a day"
     )
     share: float = Field(
-        1.0, gt=0, le=1e6, description="of slo.rate, against the shares of the other classes"
+        1.0,
+        gt=0,
+        le=1e6,
+        description="of the queries of slo.rate that are expected of this class, against the shares of "
+        "the other classes",
     )
     weight: float = Field(
-        1.0, gt=0, le=1e6, description="what a query counts for against those of other classes"
+        1.0,
+        gt=0,
+        le=1e6,
+        description="what a query counts for against others: the scheduler divides its expected work by "
+        "it, and tuning counts its tokens so many times",
     )
     settings: ClassSettings = ClassSettings()
 

@@ -54,7 +54,7 @@ def classes_of(config: Config, traces: Sequence[str]) -> dict[str, ClassTraffic]
             )
         if promise.loss == "accuracy":
             _check_graded(name, questions)
-        found[name] = ClassTraffic(questions, promise.share)
+        found[name] = ClassTraffic(questions, promise.share, promise.weight)
     return found
 
 

@@ -10,7 +10,7 @@ from dynasor.scheduling.gang import Gang, Hints, read_hints, read_id
 from dynasor.scheduling.policies import POLICIES, Moment
 from dynasor.scheduling.queue import GangQueue
 
-NAMES = ["gang", "gang_tokens", "gang_rank", "gang_certainty", "gang_deadline"]
+NAMES = ["gang", "gang_tokens", "gang_rank", "gang_certainty", "gang_deadline", "gang_weight"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -40,7 +40,7 @@ BAD = [None, True, False, "7", [7], {"x": 7}, float("nan"), float("inf"), -float
 @pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:10])
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_a_number_that_is_none_is_not_known(name, value):
-    good = {"gang": "q", "gang_tokens": 5, "gang_rank": 1, "gang_certainty": 1, "gang_deadline": 2}
+    good = {"gang": "q", **{name: 1 for name in NAMES[1:]}}
     gang, hints = read_hints(good | {name: value})
     assert gang == "q"
     assert set(hints.as_arguments()) == set(good) - {name, "gang"}
@@ -82,6 +82,7 @@ def test_arguments_that_are_no_mapping_say_nothing(arguments):
         st.none() | st.floats(-1e12, 1e12),
         st.none() | st.floats(0, 1),
         st.none() | st.floats(-1e9, 1e9),
+        st.none() | st.floats(1e-12, 1e12),
     )
 )
 def test_what_is_written_is_read(hints):
@@ -105,6 +106,21 @@ def test_remaining_tokens_go_down_by_what_was_served_since_the_hint():
     assert gang.remaining(typical=50) == 180
     gang.attained += 500  # more than was foreseen
     assert gang.remaining(typical=50) == 20
+
+
+@pytest.mark.parametrize("policy", ["gang-srpt", "deadline", "feasible-srpt"])
+def test_expected_work_counts_by_weight_and_what_was_served_does_not(policy):
+    queue = GangQueue(POLICIES[policy](), lambda: 0.0)
+    queue.add("usual", "usual", "usual", Hints(tokens=300))
+    queue.add("light", "light", "light", Hints(tokens=300, weight=0.5))
+    queue.add("heavy", "heavy", "heavy", Hints(tokens=900, weight=4.0))
+    assert list(queue) == ["heavy", "usual", "light"]
+    queue.hint("heavy", Hints(tokens=2000))  # the weight stays
+    assert list(queue) == ["usual", "heavy", "light"]
+    gang = Gang("q", arrival=0.0, waiting=1, tokens=400, weight=4.0)
+    assert gang.work(typical=50) == 100
+    gang.attained = 200
+    assert (gang.work(typical=50), gang.remaining(typical=50)) == (50, 200)
 
 
 def test_a_gang_without_hints_is_placed_by_every_policy():

@@ -101,7 +101,7 @@ async def test_a_priority_above_the_keys_is_refused():
             await client.chat.completions.create(**ask, extra_body={"dynasor": {"priority": 2}})
 
 
-async def test_a_higher_priority_looks_like_less_work_to_the_scheduler():
+async def test_each_step_of_priority_doubles_the_weight_in_the_schedulers_order():
     engine = ScriptedEngine()
     async with running(engine) as server:
         client = server.openai()
@@ -109,8 +109,8 @@ async def test_a_higher_priority_looks_like_less_work_to_the_scheduler():
             await client.chat.completions.create(
                 **BODY, extra_body={"dynasor": {"priority": priority, "algorithm": "none"}}
             )
-    usual, urgent = (hints.tokens for hints in engine.hints.values())
-    assert urgent < usual
+    usual, urgent = engine.hints.values()
+    assert (usual.weight, urgent.weight) == (None, 8)
 
 
 async def test_rules_that_clients_bring_are_not_played_on(monkeypatch):
