@@ -24,8 +24,9 @@ from scipy.stats import binomtest
 
 from dynasor.intervals import Interval
 from dynasor.recorded_query import collect_queries
-from dynasor.slo.drift import Alarm, DriftWatch, Traits
+from dynasor.slo.drift import Alarm, DriftWatch
 from dynasor.slo.outcomes import outcomes_of
+from dynasor.slo.traits import Traits
 from dynasor.traces import read_traces
 
 PERIOD = 10_000

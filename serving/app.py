@@ -13,6 +13,7 @@ from certaindex.equivalence import AnswerEquivalence
 from dynasor.config import Config
 from dynasor.engines.build import build_engine
 from dynasor.ranking.scorer import LengthScorer
+from dynasor.slo.kept_evidence import KeptEvidence
 from serving import answer_routes, api_errors, live_page, operations
 from serving.engine_guard import EngineGuard
 from serving.front_door import FrontDoor, is_loopback
@@ -30,6 +31,7 @@ def create_app(
     environment: Mapping[str, str],
     guard: EngineGuard | None = None,
     scorer: LengthScorer | None = None,
+    kept: KeptEvidence | None = None,
 ) -> FastAPI:
     """The application; its engine is `app.state.service.engine`, which the caller starts and closes.
 
@@ -40,6 +42,7 @@ def create_app(
         environment: says where traces go.
         guard: the engine; by default built from the configuration.
         scorer: ranks queries by their prompt, or None.
+        kept: what an earlier server knew of its promises, or None.
 
     Raises:
         DynasorError: if what `[slo]` names cannot be read or contradicts it.
@@ -62,7 +65,7 @@ def create_app(
         )
     if scorer is not None:
         scorer.observe = metrics.rank_seconds.observe
-    promises = Promises(config, load_calibration(config))
+    promises = Promises(config, load_calibration(config), kept=kept)
     service = QueryService(guard, config, equivalence, metrics, tracer, promises, scorer)
     app.state.service, app.state.metrics = service, metrics
     metrics.slo = config.server.slo
@@ -93,7 +96,7 @@ def with_front_door(app: FastAPI, config: Config, keys: Keys) -> FrontDoor:
 def reconfigure(app: FastAPI, door: FrontDoor, config: Config, keys: Keys) -> list[str]:
     """Take a new configuration for the queries to come; names of settings that need a new start.
 
-    The watch over the promises begins anew if they, their settings or their calibration have changed.
+    The watch over a class begins anew if its promise, its calibration or its program has changed.
 
     Raises:
         DynasorError: if what `[slo]` names cannot be read or contradicts it; nothing is changed then.
@@ -101,9 +104,16 @@ def reconfigure(app: FastAPI, door: FrontDoor, config: Config, keys: Keys) -> li
     service: QueryService = app.state.service
     old = service.config
     calibration = load_calibration(config)
-    promises = Promises(config, calibration)
+    algorithm = config.algorithm.model_copy(update={"reward": old.algorithm.reward})
+    update: dict[str, Any] = {
+        "engine": old.engine,
+        "scheduler": old.scheduler,
+        "algorithm": algorithm,
+    }
+    new = config.model_copy(update=update)
+    promises = Promises(new, calibration, before=service.promises)
     if calibration != service.promises.calibration or any(
-        getattr(old, section) != getattr(config, section)
+        getattr(old, section) != getattr(new, section)
         for section in ("slo", "algorithm", "allocator")
     ):
         service.promises = promises
@@ -118,13 +128,9 @@ def reconfigure(app: FastAPI, door: FrontDoor, config: Config, keys: Keys) -> li
     ]
     if old.algorithm.reward != config.algorithm.reward:
         fixed.append("algorithm.reward")
-    algorithm = config.algorithm.model_copy(update={"reward": old.algorithm.reward})
-    update: dict[str, Any] = {
-        "engine": old.engine,
-        "scheduler": old.scheduler,
-        "algorithm": algorithm,
-    }
-    service.config = config.model_copy(update=update)
+    if old.slo.watch.file != config.slo.watch.file:
+        fixed.append("slo.watch.file")
+    service.config = new
     app.state.metrics.slo = config.server.slo
     door.max_queries, door.max_body = config.server.max_queries, config.server.max_body
     door.stalled, door.keys = config.server.stalled, keys

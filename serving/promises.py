@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -13,13 +16,17 @@ from dynasor.config import Config
 from dynasor.errors import ConfigError
 from dynasor.runtime import Outcome
 from dynasor.slo.calibration_set import CalibrationSet, ClassCalibration
-from dynasor.slo.class_watch import ClassWatch, Status
-from dynasor.slo.drift import Traits
+from dynasor.slo.class_status import Status
+from dynasor.slo.class_watch import ClassWatch
+from dynasor.slo.kept_evidence import KeptEvidence
 from dynasor.slo.load_control import Pace
 from dynasor.slo.promise import ClassSettings
 from dynasor.slo.rungs import FULL, Rung
+from dynasor.slo.traits import Traits
 from serving.api_errors import ApiError
 from serving.reasoning_plan import Plan
+
+logger = logging.getLogger(__name__)
 
 
 class Promises:
@@ -28,6 +35,9 @@ class Promises:
     Args:
         config: of the server; its `[slo]` says what is promised.
         calibration: what `dynasor tune` learned, or None.
+        kept: what an earlier server knew of its classes, or None.
+        before: the promises that these replace while queries run, or None; what they know is kept where
+            it is still about the same.
         clock: seconds.
         random: picks the queries that are audited.
 
@@ -40,16 +50,37 @@ class Promises:
         config: Config,
         calibration: CalibrationSet | None,
         *,
+        kept: KeptEvidence | None = None,
+        before: Promises | None = None,
         clock: Callable[[], float] = monotonic,
         random: Random | None = None,
     ) -> None:
         self.calibration = calibration
-        self.pace = Pace(clock)
+        self.pace = Pace(clock) if before is None else before.pace
         known = {} if calibration is None else calibration.classes
         self.classes: Mapping[str, ClassWatch] = {
             name: _class_watch(name, config, known.get(name), self.pace, random or Random())
             for name in config.slo.classes
         }
+        self._about = {name: _about(name, config, known.get(name)) for name in self.classes}
+        self._go_on(kept if before is None else before.kept())
+
+    def kept(self) -> KeptEvidence:
+        """What is known of the classes, for promises that go on with it."""
+        return KeptEvidence(
+            classes={name: each.kept(self._about[name]) for name, each in self.classes.items()}
+        )
+
+    def _go_on(self, kept: KeptEvidence | None) -> None:
+        for name, each in ({} if kept is None else kept.classes).items():
+            watch = self.classes.get(name)
+            if watch is None:
+                continue
+            watch.spent_before(each.day, each.spent)
+            if each.about == self._about[name]:
+                watch.go_on(each)
+            else:
+                logger.info("class %s has changed, or its program: it is watched anew", name)
 
     @property
     def overloaded(self) -> bool:
@@ -101,7 +132,13 @@ class Promises:
             return
         self.pace.learn(_kind(plan), outcome.bill.output)
         if plan.admission is not None:
-            plan.admission.of.ended(plan.admission, outcome.seconds, _traits(program, outcome))
+            plan.admission.of.ended(
+                plan.admission,
+                outcome.seconds,
+                outcome.bill.output,
+                _traits(program, outcome),
+                at_deadline=outcome.reason == "deadline",
+            )
 
     def statuses(self) -> dict[str, Status]:
         """How each class does."""
@@ -139,6 +176,7 @@ def _class_watch(
             calibration,
             config=config.slo.watch,
             audit=config.slo.audit,
+            planned=config.slo.planned_rate(name),
             pace=pace,
             random=random,
         )
@@ -150,6 +188,24 @@ def _class_watch(
             f"server.max_samples = {config.server.max_samples}"
         )
     return watch
+
+
+def _about(name: str, config: Config, calibration: ClassCalibration | None) -> str:
+    """Digest of all that evidence of a class is about: its queries, promise, calibration and program."""
+    slo, names = config.slo, list(config.slo.classes)
+    earlier = names[: names.index(name) + 1]  # a query is of the first class that holds it
+    parts = [
+        [slo.classes[each].model_dump(include={"model", "effort", "metadata"}) for each in earlier],
+        slo.classes[name].model_dump(
+            include={"loss", "epsilon", "guarantee", "delta", "deadline", "settings"}
+        ),
+        slo.watch.model_dump(include={"risk", "period", "fallback"}),
+        None if calibration is None else calibration.model_dump(mode="json"),
+        config.algorithm.model_dump(mode="json"),
+        config.allocator.model_dump(mode="json"),
+        config.engine.model,
+    ]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _kind(plan: Plan) -> str:

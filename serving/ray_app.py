@@ -21,7 +21,7 @@ from ray.serve.exceptions import RayServeException
 
 from dynasor.config import NO_RANKING, Config, load_config
 from dynasor.engines.ray_replica import EngineReplica
-from dynasor.errors import EngineError
+from dynasor.errors import ConfigError, EngineError
 from serving.keys import Keys
 from serving.ray_endpoint import ERROR, NAMESPACE, VIEW, Endpoint
 from serving.ray_ranks import RankReplica
@@ -42,7 +42,16 @@ ENVIRONMENT = {
 
 
 def application(config: Config, keys: Keys) -> Any:
-    """All deployments, bound together."""
+    """All deployments, bound together.
+
+    Raises:
+        ConfigError: if evidence shall be kept in a file, which belongs to one process.
+    """
+    if config.slo.watch.file is not None:
+        raise ConfigError(
+            f"slo.watch.file = {config.slo.watch.file!r}: on Ray each endpoint watches its own queries, "
+            "and a file is for one; leave it out"
+        )
     settings = config.model_dump(mode="json")
     drain = config.server.drain
     engine = serve.deployment(EngineReplica).options(**_engine_options(config)).bind(settings)

@@ -15,7 +15,7 @@ from algorithms.program import Prompt, Sampling
 from dynasor.config import Config
 from dynasor.programs import algorithm_of, rule_of, sampling_of
 from dynasor.server_config import ALGORITHMS, AlgorithmName, Effort
-from dynasor.slo.class_watch import Admission
+from dynasor.slo.admission import Admission
 from serving.api_errors import ApiError
 from serving.openai_protocol import ChatRequest, CompletionRequest, DynasorOptions
 from serving.program_settings import (

@@ -22,6 +22,7 @@ from dynasor.errors import ConfigError, DynasorError
 from dynasor.ranking.scorer import ranking
 from dynasor.vote_weights import weigher
 from serving.app import create_app, reconfigure, with_front_door
+from serving.evidence_file import evidence_file, kept
 from serving.front_door import is_loopback
 from serving.keys import Keys, load_keys
 from serving.logs import configure
@@ -142,8 +143,10 @@ async def _serve(
     with (
         AnswerEquivalence(workers=COMPARERS) as equivalence,
         ranking(config.ranking) as scorer,
+        evidence_file(config.slo.watch.file) as file,
     ):
-        app = create_app(config, keys, equivalence, os.environ, scorer=scorer)
+        found = None if file is None else file.found
+        app = create_app(config, keys, equivalence, os.environ, scorer=scorer, kept=found)
         door = with_front_door(app, config, keys)
         engine = app.state.service.engine
         server = _Server(
@@ -183,17 +186,18 @@ async def _serve(
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, read_again)
         serving = asyncio.create_task(server.serve([listening]))
-        try:
-            await _start(engine, serving)
-            if not serving.done():
-                where = f"http://{config.server.host}:{listening.getsockname()[1]}"
-                logger.info("ready: %s on %s/v1", app.state.service.served, where)
-            await serving
-        finally:
-            server.should_exit = True
-            await asyncio.gather(serving, return_exceptions=True)
-            await app.state.service.audits.close()
-            await engine.close()
+        async with kept(file, lambda: app.state.service.promises.kept()):
+            try:
+                await _start(engine, serving)
+                if not serving.done():
+                    where = f"http://{config.server.host}:{listening.getsockname()[1]}"
+                    logger.info("ready: %s on %s/v1", app.state.service.served, where)
+                await serving
+            finally:
+                server.should_exit = True
+                await asyncio.gather(serving, return_exceptions=True)
+                await app.state.service.audits.close()
+                await engine.close()
 
 
 async def _start(engine: Engine, serving: asyncio.Task[None]) -> None:

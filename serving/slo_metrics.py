@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from dynasor.slo.class_watch import Status
+from dynasor.slo.class_status import Status
 
 
 class SloMetrics:
@@ -29,6 +29,13 @@ class SloMetrics:
         self._level = gauge("level", "Rung of the last query; 0: no overload")
         self._attained = gauge("class_attainment", "Share of recent answers in time")
         self._predicted = gauge("predicted_attainment", "The same of queries that come now")
+        self._at_deadline = gauge(
+            "at_deadline", "Share of recent answers that a deadline cut; epsilon does not cover them"
+        )
+        self._tokens = gauge("tokens_per_query", "Output tokens of a query, mean of recent answers")
+        self._tokens_promised = gauge("tokens_per_query_promised", "Most of that, as promised")
+        self._rate = gauge("queries_per_second", "Queries that came in the last minute, a second")
+        self._planned = gauge("queries_per_second_planned", "For which the promise was made")
         self._refused = gauge("refused", "Queries refused: late, or beyond the tokens of a day")
 
     def update(self, statuses: Mapping[str, Status]) -> None:
@@ -47,4 +54,13 @@ class SloMetrics:
             self._level.labels(name).set(status.level)
             self._attained.labels(name).set(status.attained)
             self._predicted.labels(name).set(status.predicted)
+            self._at_deadline.labels(name).set(status.at_deadline)
+            self._rate.labels(name).set(status.rate)
+            for gauge, value in (
+                (self._tokens, status.tokens),
+                (self._tokens_promised, status.tokens_promised),
+                (self._planned, status.planned),
+            ):
+                if value is not None:
+                    gauge.labels(name).set(value)
             self._refused.labels(name).set(status.refused)

@@ -63,6 +63,12 @@ class AuditedLoss:
         """One audit was begun and will not end."""
         self.dropped += 1
 
+    def go_on(self, *, differed: int, same: int, dropped: int) -> None:
+        """Count audits of before."""
+        self.differed += differed
+        self.same += same
+        self.dropped += dropped
+
     @property
     def share(self) -> float | None:
         """Share of the ended audits whose answer differed; None before the first."""

@@ -9,18 +9,25 @@ settings only: to a safer one where the bound no longer holds, to a bolder one u
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dynasor.errors import DataError
 from dynasor.slo.promise import MOST_CLASSES, ClassSettings, Guarantee, LossKind
+from dynasor.slo.traits import Traits
+from dynasor.whole_file import replace_text
 
 LARGEST_FILE = 64 << 20
 MOST_QUERIES = 100_000
 MOST_SETTINGS = 1_000
+COMPARED = 2_000
+"""Queries whose ends are kept of settings that were not chosen, at most."""
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Number = Annotated[float, Field(ge=0)]
+_End = tuple[_Share, _Share, _Number, _Number]
 
 
 class _Part(BaseModel):
@@ -50,6 +57,11 @@ class CalibratedQuery(_Part):
     differed: bool
     loss: float = Field(ge=-1, le=1)
 
+    @property
+    def traits(self) -> Traits:
+        """What live queries are compared by."""
+        return Traits(self.certainty, self.agreement, self.samples, self.sample_tokens)
+
 
 class CertifiedSetting(_Part):
     """A setting that is certified to keep the promised loss; all of a class hold at once.
@@ -62,6 +74,8 @@ class CertifiedSetting(_Part):
             In a guarantee of the mean it is no part of the proof.
         tokens: output tokens a query in the mean, those of cut samples included.
         samples: finished samples a query in the mean.
+        ended: `Traits` of calibrated queries under it; none of the chosen one, which has them in full,
+            and of the full budget, under which nothing is lost.
     """
 
     settings: ClassSettings
@@ -70,6 +84,7 @@ class CertifiedSetting(_Part):
     p_value: float = Field(ge=0, le=1)
     tokens: float = Field(ge=0)
     samples: float = Field(ge=0)
+    ended: tuple[_End, ...] = Field((), max_length=COMPARED)
 
 
 class ClassCalibration(_Part):
@@ -106,6 +121,12 @@ class ClassCalibration(_Part):
         """The chosen one."""
         return self.certified[self.chosen]
 
+    def reference(self, place: int) -> list[Traits]:
+        """Traits of the calibrated queries under a certified setting; none where they were not kept."""
+        if place == self.chosen:
+            return [query.traits for query in self.queries]
+        return [Traits(*end) for end in self.certified[place].ended]
+
 
 class CalibrationSet(_Part):
     """The whole file.
@@ -128,10 +149,8 @@ class CalibrationSet(_Part):
         Raises:
             DataError: if it cannot be written.
         """
-        partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, path)
+            replace_text(path, self.model_dump_json() + "\n")
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be written ({error.strerror}); check the path"

@@ -8,97 +8,24 @@ so that what was certified of each setting holds for it.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
 
+from dynasor.slo.admission import Admission, Refusal
 from dynasor.slo.audited_loss import AuditedLoss
 from dynasor.slo.calibration_set import ClassCalibration
+from dynasor.slo.class_status import Status
 from dynasor.slo.day_budget import DayBudget
-from dynasor.slo.drift import DriftWatch, Traits, traits_of
+from dynasor.slo.kept_evidence import KeptClass, KeptDrift
+from dynasor.slo.ladder_drift import LadderDrift
 from dynasor.slo.load_control import DEADLINE_SHARE, Choice, LoadControl, Pace, Target
 from dynasor.slo.promise import QueryClass
+from dynasor.slo.recent_queries import RecentQueries
 from dynasor.slo.rungs import FULL, Rung, certified_rungs, ladder, place_of
+from dynasor.slo.traits import Traits
 from dynasor.slo.watch_config import WatchConfig
 
 logger = logging.getLogger(__name__)
-
-RECENT = 500
-"""Answers over which attainment is counted."""
-
-
-class Refusal(NamedTuple):
-    """Why a query is not served.
-
-    Attributes:
-        why: in words, for the client.
-        code: short name.
-        wait: seconds after which to come again.
-    """
-
-    why: str
-    code: str
-    wait: float
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """How a query of a class is served.
-
-    Attributes:
-        of: the class.
-        setting: that serves it; None: its own, for the class has none.
-        work: expected of it, tokens.
-        full_samples: of the full budget, against which losses are.
-        base: whether that is the base setting, the only one that is watched.
-        round: of the watch that it belongs to.
-        choice: of the load control.
-        refusal: why the query is refused and seconds after which to come again; None: it is served.
-        audit: whether it is to go on to the full budget after its answer.
-    """
-
-    of: ClassWatch
-    setting: Rung | None
-    work: float
-    full_samples: int
-    base: bool
-    round: int
-    choice: Choice
-    refusal: Refusal | None
-    audit: bool
-
-
-@dataclass(slots=True)
-class Status:
-    """How a class does.
-
-    Attributes:
-        setting: that new queries get when there is no overload.
-        alarms: in words, oldest first.
-        evidence: of drift by trait, 1 at the alarm; empty where nothing is compared.
-        seen: queries compared in this period.
-        audited: answers that were audited and differed, and were the same; audits that were dropped.
-        bounds: of the share that differs.
-        epsilon: most that was promised, or None.
-        level: rung of the last query; 0 where there is no overload.
-        attained: share of the last answers that met the hardest latency target.
-        predicted: share of the queries that came now and would meet it.
-        refused: queries, late ones and those beyond the tokens of a day.
-    """
-
-    setting: str
-    alarms: list[str]
-    evidence: dict[str, float]
-    seen: int
-    audited: dict[str, int]
-    bounds: tuple[float, float]
-    epsilon: float | None
-    level: int
-    attained: float
-    predicted: float
-    refused: int
 
 
 class ClassWatch:
@@ -113,6 +40,7 @@ class ClassWatch:
             own settings, and only their latency is watched.
         config: of the watch.
         audit: share of the queries that are audited.
+        planned: queries a second for which the promise was made, or None.
         pace: of the server.
         random: picks the audited ones.
 
@@ -130,37 +58,51 @@ class ClassWatch:
         *,
         config: WatchConfig,
         audit: float,
+        planned: float | None,
         pace: Pace,
         random: Random,
     ) -> None:
         self.name = name
         self._promised = promised
+        self._calibration = calibration
         self._config = config
         self._audit = audit
+        self._planned = planned
         self._pace = pace
         self._random = random
         self._targets = _targets(promised)
         self._day = DayBudget(promised.tokens_per_day)
+        self._recent = RecentQueries()
         self._has_setting = base is not None or calibration is not None
         self._certified = certified_rungs(calibration, base, full)
         self._full_samples = calibration.full_samples if calibration else full.samples
-        self._place = place = place_of(self._certified, calibration, base)
+        self._place = place_of(self._certified, calibration, base)
         self.alarms: list[str] = []
         self.refused = self._level = self._round = 0
-        self._in_time: deque[bool] = deque(maxlen=RECENT)
-        self._drift: DriftWatch | None = None
-        if calibration is not None and place == calibration.chosen:
-            traits = [traits_of(query) for query in calibration.queries]
-            self._drift = DriftWatch(traits, risk=config.risk, period=config.period)
-        self._serve(ladder(self._certified[place:]))
+        self._serve(ladder(self._certified[self._place :]))
 
     def _serve(self, rungs: Sequence[Rung]) -> None:
         """From now on with the first of these, and with the others under overload."""
         self._ladder = rungs
-        works = [rung.work for rung in self._ladder]
+        works = [rung.work for rung in rungs]
         self._control = LoadControl(works, self._targets, self._pace, f"class {self.name}")
         # The risk of all rounds together stays what was stated: 1/2 + 1/4 + ... of it.
         self._loss = AuditedLoss(risk=self._config.risk / 2 ** (self._round + 1))
+        self._drift = LadderDrift(
+            [self._reference(rung) for rung in rungs],
+            risk=self._config.risk,
+            period=self._config.period,
+        )
+
+    def _reference(self, rung: Rung) -> list[Traits]:
+        """How calibrated queries ended under a setting; none of one that can lose nothing."""
+        if self._calibration is None or self._is_full(rung):
+            return []
+        return self._calibration.reference(self._certified.index(rung))
+
+    def _is_full(self, rung: Rung) -> bool:
+        """Whether a setting is the full budget, which loses nothing at any wave."""
+        return rung.rule == FULL and rung.samples == self._full_samples
 
     @property
     def setting(self) -> Rung:
@@ -179,6 +121,7 @@ class ClassWatch:
 
     def admit(self) -> Admission:
         """Choose the setting of a query that comes now, or refuse it."""
+        self._recent.came()
         control = self._control
         choice = control.choose() if self._config.control else control.first()
         self._level = choice.level + (choice.wait is not None)
@@ -186,7 +129,7 @@ class ClassWatch:
         if refusal is not None:
             self.refused += 1
         base = choice.level == 0
-        audit = base and self._loses and self._random.random() < self._audit
+        loses = self._has_setting and not self._is_full(self.setting)
         return Admission(
             of=self,
             setting=self._ladder[choice.level] if self._has_setting else None,
@@ -196,7 +139,7 @@ class ClassWatch:
             round=self._round,
             choice=choice,
             refusal=refusal,
-            audit=audit,
+            audit=base and loses and self._random.random() < self._audit,
         )
 
     def _refusal(self, choice: Choice) -> Refusal | None:
@@ -208,30 +151,42 @@ class ClassWatch:
             return Refusal(late, "overloaded", choice.wait)
         return None
 
-    @property
-    def _loses(self) -> bool:
-        """Whether the base setting can give another answer than the full budget."""
-        return self._has_setting and self.setting.rule != FULL
-
     def spend(self, tokens: int) -> None:
         """A query of the class has cost so many output tokens, whatever became of it."""
         self._day.spend(tokens)
 
-    def ended(self, admission: Admission, seconds: float, traits: Traits | None) -> None:
-        """A query has its answer, after so long; `traits` where it ended by its rule."""
-        if self._targets:
-            self._in_time.append(seconds <= max(self._targets).seconds)
+    def ended(
+        self,
+        admission: Admission,
+        seconds: float,
+        tokens: int,
+        traits: Traits | None,
+        *,
+        at_deadline: bool = False,
+    ) -> None:
+        """A query has its answer, after so long and so many output tokens.
+
+        Args:
+            admission: how it was served.
+            seconds: since it began.
+            tokens: output tokens.
+            traits: how it ended by its rule; None: something else ended it.
+            at_deadline: whether that was its deadline.
+        """
+        in_time = not self._targets or seconds <= max(self._targets).seconds
+        self._recent.answered(in_time=in_time, tokens=tokens, at_deadline=at_deadline)
         if admission.round != self._round:
             return
         self._control.ended(admission.choice.predicted, seconds)
-        if self._drift is None or traits is None or not admission.base:
+        if traits is None:
             return
-        alarm = self._drift.see(traits)
+        level = admission.choice.level
+        alarm = self._drift.see(level, traits)
         if alarm is not None:
-            words = alarm.trait.replace("_", " ")
+            under = f" under {self._ladder[level]}" if level else ""
             self._fall_back(
-                f"drift: the {words} of live queries are not those of the calibration, seen after "
-                f"{alarm.queries} queries"
+                f"drift: the {alarm.trait.replace('_', ' ')} of live queries are not those of the "
+                f"calibration, seen after {alarm.queries} queries{under}"
             )
 
     def audited(self, admission: Admission, *, differed: bool | None) -> None:
@@ -254,33 +209,81 @@ class ClassWatch:
 
     def _fall_back(self, what: str) -> None:
         """To a safer setting; after an alarm no bolder one is used, for none is certified any more."""
-        wave = self.setting.wave
         self._round += 1
-        self._drift = None  # the calibration says how queries end under its own setting only
-        self._place = max(0, self._place - 1) if self._config.fallback == "safer" else 0
-        rung = self._certified[self._place]
-        if rung.rule == FULL:
-            rung = rung._replace(
-                wave=wave
-            )  # it loses nothing at any wave; so answers come no later
-        self._serve([rung])
+        safer = max(0, self._place - 1) if self._config.fallback == "safer" else 0
+        self._serve_alone(safer, self.setting.wave)
         self.alarms.append(what)
         logger.warning("class %s: %s; from now on: %s", self.name, what, self.setting)
 
+    def _serve_alone(self, place: int, wave: int) -> None:
+        """One certified setting, the full budget at a wave that has served, so that nobody waits longer."""
+        self._place = place
+        rung = self._certified[place]
+        self._serve([rung._replace(wave=wave) if self._is_full(rung) else rung])
+
+    def kept(self, about: str) -> KeptClass:
+        """What another watch needs to go on with all that this one knows.
+
+        Args:
+            about: digest of what it is about.
+        """
+        day, spent = self._day.spent
+        loss = self._loss
+        return KeptClass(
+            about=about,
+            alarms=tuple(self.alarms),
+            round=self._round,
+            place=self._place,
+            wave=self.setting.wave,
+            differed=loss.differed,
+            same=loss.same,
+            dropped=loss.dropped,
+            drift=tuple(
+                KeptDrift(level=level, live=begun.live, capital=begun.capital)
+                for level, begun in self._drift.begun().items()
+            ),
+            day=day,
+            spent=spent,
+        )
+
+    def go_on(self, kept: KeptClass) -> None:
+        """Go on with what a watch of the same class, calibration and program knew.
+
+        Raises:
+            ValueError: if it cannot be of such a watch.
+        """
+        if kept.place >= len(self._certified):
+            raise ValueError(f"place {kept.place}: there are {len(self._certified)} settings")
+        if kept.round:
+            self._round = kept.round
+            self._serve_alone(kept.place, kept.wave)
+        self.alarms = list(kept.alarms)
+        self._loss.go_on(differed=kept.differed, same=kept.same, dropped=kept.dropped)
+        self._drift.go_on({each.level: each.begun for each in kept.drift})
+
+    def spent_before(self, day: int, spent: int) -> None:
+        """Count output tokens of a day that were spent before this watch began."""
+        self._day.go_on(day, spent)
+
     def status(self) -> Status:
         """How the class does."""
-        loss, drift = self._loss, self._drift
+        loss, recent = self._loss, self._recent
         return Status(
             setting=str(self.setting) if self._has_setting else "of each query",
             alarms=list(self.alarms),
-            evidence={} if drift is None else drift.evidence,
-            seen=0 if drift is None else drift.seen,
+            evidence=self._drift.evidence,
+            seen=self._drift.seen,
             audited={"differed": loss.differed, "same": loss.same, "dropped": loss.dropped},
             bounds=(loss.bounds.low, loss.bounds.high),
             epsilon=self._promised.epsilon,
             level=self._level,
-            attained=sum(self._in_time) / len(self._in_time) if self._in_time else 1.0,
+            attained=recent.attained,
             predicted=self._control.attained(0),
+            at_deadline=recent.at_deadline,
+            tokens=recent.tokens,
+            tokens_promised=self._promised.tokens_per_query,
+            rate=recent.rate,
+            planned=self._planned,
             refused=self.refused,
         )
 

@@ -16,34 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynasor.slo.calibration_set import CalibratedQuery
+from dynasor.slo.traits import Traits
 
 WAKE = (1 / 4, 1 / 500)
 """Share of the sleeping capital that is staked after each query on a drift that begins there: half of
 the capital wakes up soon, for live queries that are others from the first on, half of it bit by bit."""
 GRID = 10
 """Steps of the betting functions: thresholds and shares of p-values below them, in tenths."""
-
-
-class Traits(NamedTuple):
-    """What is compared of a query that ended by its rule.
-
-    Attributes:
-        certainty: agreement certaindex of the votes; 0 below two answers.
-        agreement: votes of the leading answer over finished samples.
-        samples: finished ones.
-        sample_tokens: mean output tokens of the finished samples.
-    """
-
-    certainty: float
-    agreement: float
-    samples: float
-    sample_tokens: float
-
-
-def traits_of(query: CalibratedQuery) -> Traits:
-    """The traits of a calibrated query."""
-    return Traits(query.certainty, query.agreement, query.samples, query.sample_tokens)
 
 
 class Alarm(NamedTuple):
@@ -56,6 +35,18 @@ class Alarm(NamedTuple):
 
     trait: str
     queries: int
+
+
+class Begun(NamedTuple):
+    """A period that is under way: all that another watch needs to go on with it.
+
+    Attributes:
+        live: trait by trait, the values of the live queries so far.
+        capital: natural logarithm of what the bettors on each trait have together.
+    """
+
+    live: tuple[tuple[float, ...], ...]
+    capital: tuple[float, ...]
 
 
 class DriftWatch:
@@ -108,6 +99,33 @@ class DriftWatch:
                 self.alarm = Alarm(name, self.seen)
         return self.alarm
 
+    def begun(self) -> Begun:
+        """The period that is under way."""
+        return Begun(
+            tuple(tuple(watch.live) for watch in self._watches),
+            tuple(watch.evidence for watch in self._watches),
+        )
+
+    def go_on(self, begun: Begun) -> None:
+        """Go on with a period of another watch over the same reference.
+
+        Its bettors put what they have won to sleep again, which they may do at any time: what grows from
+        there on is still a fair game.
+
+        Raises:
+            ValueError: if it is no period of such a watch.
+        """
+        lengths = {len(values) for values in begun.live}
+        if not len(begun.live) == len(begun.capital) == len(self._watches) or len(lengths) != 1:
+            raise ValueError("a period has as many live values of each trait")
+        self.seen = lengths.pop()
+        self._watches = [
+            _TraitWatch(column, live, capital)
+            for column, live, capital in zip(
+                self._columns, begun.live, begun.capital, strict=True
+            )
+        ]
+
     @property
     def evidence(self) -> dict[str, float]:
         """Evidence of drift by trait, as a share of what raises the alarm on a logarithmic scale."""
@@ -118,13 +136,23 @@ class DriftWatch:
 
 
 class _TraitWatch:
-    """One trait: the values so far, and what a bettor has made of their ranks."""
+    """One trait: the values so far, and what a bettor has made of their ranks.
 
-    def __init__(self, reference: Sequence[float]) -> None:
+    Args:
+        reference: of the calibrated queries.
+        live: of the live ones so far.
+        capital: that the bettor begins with, its natural logarithm.
+    """
+
+    def __init__(
+        self, reference: Sequence[float], live: Sequence[float] = (), capital: float = 0.0
+    ) -> None:
         # Here, for it brings pandas along, which a server without a calibration need not wait for.
         from online_cp.martingale import SleeperStayer
 
-        self._values = list(reference)
+        self.live = list(live)
+        self._values = sorted([*reference, *live])
+        self._capital = capital
         self._bettors = [SleeperStayer(R=share, G=GRID, store_p_values=False) for share in WAKE]
 
     def see(self, value: float, tie: float) -> None:
@@ -139,9 +167,10 @@ class _TraitWatch:
         for bettor in self._bettors:
             bettor.update(rank)
         insort(self._values, value)
+        self.live.append(value)
 
     @property
     def evidence(self) -> float:
         """Natural logarithm of the capital, of which each bettor began with an equal share."""
-        capital = [bettor.logM for bettor in self._bettors]
-        return float(np.logaddexp.reduce(capital)) - log(len(capital))
+        grown = [bettor.logM for bettor in self._bettors]
+        return self._capital + float(np.logaddexp.reduce(grown)) - log(len(grown))

@@ -216,6 +216,12 @@ class SloConfig(Section):
                 return name
         return None
 
+    def planned_rate(self, name: str) -> float | None:
+        """Queries a second that are expected of a class, None where no rate is set."""
+        if self.rate is None:
+            return None
+        return self.rate * self.classes[name].share / sum(each.share for each in self.classes.values())
+
     def check_deadlines(self, most: float) -> None:
         """See that no deadline is above that of the server, seconds.
 

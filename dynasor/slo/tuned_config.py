@@ -5,16 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomlkit
 from tomlkit.container import Container
 from tomlkit.items import Table
 
 from dynasor.config import NO_RANKING, Config
 from dynasor.errors import DataError
-from dynasor.slo.calibration_set import CalibratedQuery, CalibrationSet, ClassCalibration
+from dynasor.slo.calibration_set import (
+    COMPARED,
+    CalibratedQuery,
+    CalibrationSet,
+    CertifiedSetting,
+    ClassCalibration,
+)
+from dynasor.slo.guarantee import Tested
 from dynasor.slo.prediction import Problem
 from dynasor.slo.promise import QueryClass
+from dynasor.slo.tables import OutcomeTables, Places
 from dynasor.slo.tune import REPEATS, Tuned
+from dynasor.whole_file import replace_text
 
 _Section = Table | Container
 
@@ -51,7 +61,12 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> ClassCalibration:
         epsilon=promise.epsilon,
         guarantee=promise.guarantee,
         delta=promise.risk,
-        certified=tuple(each.figures for each in certified),
+        certified=tuple(
+            each.figures
+            if each.setting == setting or tables.is_full(each.setting)
+            else _with_ends(each, tables, places)
+            for each in certified
+        ),
         chosen=[each.setting for each in certified].index(setting),
         queries=tuple(
             CalibratedQuery(
@@ -67,6 +82,15 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> ClassCalibration:
             for column, place in enumerate(places.tolist())
         ),
     )
+
+
+def _with_ends(tested: Tested, tables: OutcomeTables, places: Places) -> CertifiedSetting:
+    """A setting that was not chosen, with how calibrated queries end under it."""
+    some = np.random.default_rng(0).permutation(places)[:COMPARED]  # in no order, as they come
+    ended = tables.of([tested.setting], some)
+    columns = (ended.certainty, ended.agreement, ended.samples, ended.sample_tokens)
+    rows = np.stack([column[0] for column in columns], axis=1).tolist()
+    return tested.figures.model_copy(update={"ended": tuple(tuple(row) for row in rows)})
 
 
 def write_config(
@@ -130,7 +154,7 @@ def write_config(
         f"{MARK}latencies are of {len(REPEATS)} simulated runs at slo.rate; 95% of further runs in [ ]",
     ]
     try:
-        path.write_text("\n".join(header) + "\n" + tomlkit.dumps(document), encoding="utf-8")
+        replace_text(path, "\n".join(header) + "\n" + tomlkit.dumps(document))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); check the path") from None
 

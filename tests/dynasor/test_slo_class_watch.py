@@ -6,10 +6,10 @@ import pytest
 
 from dynasor.slo.calibration_set import CalibratedQuery, CertifiedSetting, ClassCalibration
 from dynasor.slo.class_watch import ClassWatch
-from dynasor.slo.drift import Traits
 from dynasor.slo.load_control import Pace
 from dynasor.slo.promise import ClassSettings, QueryClass
 from dynasor.slo.rungs import FULL, Rung
+from dynasor.slo.traits import Traits
 from dynasor.slo.watch_config import WatchConfig
 
 RULES = (
@@ -59,6 +59,7 @@ def watch(promised=None, base=None, calibrated=True, audit=1.0, **config):
         calibration() if calibrated else None,
         config=WatchConfig(**config),
         audit=audit,
+        planned=None,
         pace=Pace(lambda: 0.0),
         random=Random(0),
     )
@@ -77,11 +78,11 @@ def lose(each, most=100):
 def test_like_queries_change_nothing_and_unlike_ones_bring_the_full_budget_with_the_same_wave():
     each = watch()
     for _ in range(50):
-        each.ended(each.admit(), 1.0, LIKE)
+        each.ended(each.admit(), 1.0, 90, LIKE)
     assert not each.alarms
     assert each.status().seen == 50
     for _ in range(50):
-        each.ended(each.admit(), 1.0, UNLIKE)
+        each.ended(each.admit(), 1.0, 90, UNLIKE)
     assert len(each.alarms) == 1  # what ended after it belongs to the old round, or is not compared
     assert each.setting[:3] == (FULL, 8, 4)
     assert each.status().evidence == {}
@@ -91,7 +92,7 @@ def test_like_queries_change_nothing_and_unlike_ones_bring_the_full_budget_with_
 def test_queries_that_no_rule_ended_are_no_evidence():
     each = watch()
     for _ in range(100):
-        each.ended(each.admit(), 1.0, None)
+        each.ended(each.admit(), 1.0, 90, None)
     assert each.status().seen == 0
 
 
@@ -112,7 +113,7 @@ def test_audits_of_a_setting_that_no_longer_serves_do_not_count():
     lose(each)
     for _ in range(100):
         each.audited(old, differed=True)
-        each.ended(old, 1.0, UNLIKE)
+        each.ended(old, 1.0, 90, UNLIKE)
     assert len(each.alarms) == 1
     assert each.status().audited == {"differed": 0, "same": 0, "dropped": 0}
 

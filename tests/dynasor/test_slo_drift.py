@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, kstest
 
-from dynasor.slo.drift import DriftWatch, Traits, _TraitWatch
+from dynasor.slo.drift import DriftWatch, _TraitWatch
+from dynasor.slo.traits import Traits
 
 
 def like(rng, harder=0.0):
