@@ -1,12 +1,13 @@
 """A class by hand: what each alarm does, and what is no evidence."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from dynasor.slo.calibration_set import CalibratedQuery, CertifiedSetting, ClassCalibration
 from dynasor.slo.class_watch import ClassWatch
-from dynasor.slo.load_control import Pace
+from dynasor.slo.load_control import Choice, Pace
 from dynasor.slo.promise import ClassSettings, QueryClass
 from dynasor.slo.rungs import FULL, Rung
 from dynasor.slo.traits import Traits
@@ -19,6 +20,7 @@ RULES = (
     ("fixed:2", 60.0),
 )
 LIKE, UNLIKE = Traits(1.0, 1.0, 3, 30.0), Traits(0.2, 0.3, 8, 90.0)
+BOLD = Traits(1.0, 1.0, 2, 30.0)
 FULL_BUDGET = Rung(FULL, 16, 1)
 
 
@@ -31,6 +33,7 @@ def calibration(chosen=2):
             p_value=0.01,
             tokens=tokens,
             samples=tokens / 30,
+            ended=(LIKE,) * 100 if place == 1 else (BOLD,) * 100 if place == 3 else (),
         )
         for place, (rule, tokens) in enumerate(RULES)
     )
@@ -87,6 +90,57 @@ def test_like_queries_change_nothing_and_unlike_ones_bring_the_full_budget_with_
     assert each.setting[:3] == (FULL, 8, 4)
     assert each.status().evidence == {}
     assert not each.admit().audit  # nothing can be lost
+
+
+def bold(each):
+    """A query that came under overload."""
+    return replace(each.admit(), choice=Choice(1, None), base=False, audit=False)
+
+
+def test_queries_under_a_bolder_setting_are_compared_with_the_calibrated_ones_under_it():
+    each = watch()
+    for _ in range(100):
+        each.ended(each.admit(), 1.0, 90, LIKE)
+        each.ended(bold(each), 1.0, 60, BOLD)
+    assert not each.alarms
+    assert each.status().seen == 200
+    needed = 0
+    while not each.alarms:
+        each.ended(bold(each), 1.0, 60, UNLIKE)
+        needed += 1
+    assert needed < 60
+    assert each.alarms[0].endswith(f"after {100 + needed} queries under fixed:2, 8 samples, wave 1")
+
+
+def test_a_safer_setting_is_watched_for_drift_as_well():
+    each = watch(fallback="safer")
+    while each.setting.rule == RULES[2][0]:
+        each.ended(each.admit(), 1.0, 90, UNLIKE)
+    assert each.setting.rule == RULES[1][0]
+    for _ in range(50):
+        each.ended(each.admit(), 1.0, 90, LIKE)
+    assert len(each.alarms) == 1
+    while len(each.alarms) == 1:
+        each.ended(each.admit(), 1.0, 90, UNLIKE)
+    assert each.setting.rule == FULL
+
+
+def test_what_a_class_is_told_of_its_recent_queries():
+    each = watch({"latency": {"p90": 2.0}, "deadline": 5.0, "tokens_per_query": 100})
+    each.ended(each.admit(), 1.0, 80, LIKE)
+    each.ended(each.admit(), 5.1, 40, None, at_deadline=True)
+    status = each.status()
+    assert (status.attained, status.at_deadline, status.tokens) == (0.5, 0.5, 60)
+    assert (status.tokens_promised, status.planned) == (100, None)
+    assert status.rate == 2.0
+
+
+def test_fewer_samples_without_a_stop_rule_are_not_the_full_budget():
+    each = watch(base=Rung(FULL, 4, 1), calibrated=False)
+    assert each.admit().audit
+    assert lose(each)
+    assert each.setting[:2] == (FULL, 16)
+    assert not each.admit().audit
 
 
 def test_queries_that_no_rule_ended_are_no_evidence():
@@ -149,6 +203,6 @@ def test_a_share_is_audited():
 def test_a_certified_setting_may_be_named_and_no_other():
     named = watch(base=Rung(RULES[1][0], 8, 1))
     assert named.setting.work == RULES[1][1]
-    assert named.status().evidence == {}  # the calibration tells of the chosen one only
+    assert set(named.status().evidence.values()) == {0.0}  # watched as the chosen one would be
     with pytest.raises(ValueError, match="not among the settings"):
         watch(base=Rung("fixed:3", 8, 1))

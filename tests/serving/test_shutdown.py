@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from dynasor.slo.promise import SloConfig
 from serving import server as serving_server
 from serving.keys import Keys
 from serving.server import listen
@@ -19,11 +20,12 @@ SC = "m:self-consistency"
 
 
 @asynccontextmanager
-async def served(remote, **server):
+async def served(remote, slo=None, **server):
     """`dynasor serve` in this loop, in front of a scripted remote engine."""
     config = settings(**server)
     engine = config.engine.model_copy(update={"base_urls": (remote.url,), "model": "m"})
-    config = config.model_copy(update={"engine": engine})
+    update = {"engine": engine, "slo": SloConfig.model_validate(slo or {})}
+    config = config.model_copy(update=update)
     door = listen("127.0.0.1", 0)
     root = f"http://127.0.0.1:{door.getsockname()[1]}"
     serving = asyncio.create_task(serving_server._serve(config, Keys([]), lambda: config, door))
