@@ -29,6 +29,7 @@ from benchmarks.endpoint_process import Served, serving
 from dynasor.config import load_config
 from dynasor.embedded_model import test_suite
 from dynasor.intervals import Interval, bootstrap
+from dynasor.slo.calibration_set import CalibrationSet
 
 PARTS = ("before", "during", "after")
 FULL_AT_ONCE = 4
@@ -193,6 +194,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if rate is None or promised is None or not promised.targets:
         raise SystemExit("give a rate, and a class with a latency target in [slo]")
     options.full = config.algorithm.samples
+    if config.slo.calibration is not None:  # it may be that fewer were chosen
+        known = CalibrationSet.load(Path(config.slo.calibration)).classes.values()
+        options.full = max(each.full_samples for each in known)
     target, sides = promised.targets[-1][1], ("on", "off")
     asked: dict[str, list[Asked]] = {side: [] for side in sides}
     full: dict[tuple[str, int], str | None] = {}

@@ -92,8 +92,14 @@ def systems_of(config: Config) -> tuple[OnlineSystem, OnlineSystem]:
     return tuned, replace(tuned, name="full", rule="full")
 
 
+def with_samples(config: Config, samples: int) -> Config:
+    """The configuration with another budget: fewer samples than the full one may have been chosen."""
+    algorithm = config.algorithm.model_copy(update={"samples": samples})
+    return config.model_copy(update={"algorithm": algorithm})
+
+
 async def measure(
-    config: Config, suite: Suite, seconds: float, seed: int
+    config: Config, suite: Suite, seconds: float, seed: int, full_samples: int
 ) -> tuple[list[Completion], dict[str, bool]]:
     """Completions that count, and for each whether its answer differs from the full budget's."""
     assert config.slo.rate is not None
@@ -104,15 +110,20 @@ async def measure(
     with AnswerEquivalence() as equivalence, ranking(config.ranking) as scorer:
         async with started(config, Console(stderr=True)) as engine:
 
-            def service(system: OnlineSystem, observer: Answers) -> Service:
+            def service(system: OnlineSystem, observer: Answers, config: Config) -> Service:
                 return _service(engine, system, config, suite, equivalence, observer, scorer)
 
             tuned, whole = systems_of(config)
             await run_live(
-                service(tuned, seen), arrivals, window, patience=PATIENCE, keep=completions.append
+                service(tuned, seen, config),
+                arrivals,
+                window,
+                patience=PATIENCE,
+                keep=completions.append,
             )
             counted = [each for each in completions if window.holds(each.arrival.time)]
-            await _again(service(whole, full), [each.arrival for each in counted])
+            all_of_it = service(whole, full, with_samples(config, full_samples))
+            await _again(all_of_it, [each.arrival for each in counted])
         differs = {
             each.arrival.id: not _same(
                 equivalence, seen.values.get(each.arrival.id), full.values[each.arrival.id]
@@ -206,8 +217,13 @@ def main() -> None:
     if len(config.slo.classes) != 1 or config.slo.rate is None:
         parser.error(f"{given.config}: needs [slo] with a rate and one class")
     suite = load_suite(given.suite, limit=given.limit)
-    counted, differs = asyncio.run(measure(config, suite, given.seconds, given.seed))
-    figures = figures_of(config, json.loads(given.predicted.read_text()), counted, differs)
+    predicted = json.loads(given.predicted.read_text())
+    [expected] = predicted["classes"].values()
+    full_samples = expected["tested"][0]["settings"]["samples"]  # the full budget is tested first
+    counted, differs = asyncio.run(
+        measure(config, suite, given.seconds, given.seed, full_samples)
+    )
+    figures = figures_of(config, predicted, counted, differs)
     if given.json:
         print(json.dumps([asdict(each) | {"holds": each.holds} for each in figures], indent=1))
         return

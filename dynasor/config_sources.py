@@ -10,6 +10,8 @@ from typing import Any
 from dynasor.errors import ConfigError
 
 PREFIX = "DYNASOR_"
+BESIDE = (("slo", "calibration"), ("slo", "watch", "file"))
+"""Settings that name a file beside the one that they stand in, so that a tuned folder can be moved."""
 LARGEST_FILE = 1 << 20
 
 
@@ -37,7 +39,19 @@ def from_file(path: Path, sections: Sequence[str]) -> dict[str, Any]:
                 f"{path}: {section!r} must be a section; sections are "
                 + ", ".join(f"[{name}]" for name in sections)
             )
+    for keys in BESIDE:
+        _put_beside(settings, keys, path.parent)
     return settings
+
+
+def _put_beside(settings: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
+    """Read a setting as the path of a file in a folder, where it is there and relative."""
+    *sections, last = keys
+    inner: Any = settings
+    for name in sections:
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    if isinstance(inner, dict) and isinstance(inner.get(last), str):
+        inner[last] = str(folder / inner[last])
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -41,7 +41,9 @@ def capacity(
     """Say how many engines the load of the slo section takes, and what load --replicas of them carry.
 
     The settings are those of the configuration, such as the tuned.toml of `dynasor tune`; the latency
-    promises are those of the slo section.
+    promises are those of the slo section. Engines are simulated, with the recorded queries and the step
+    times of `dynasor calibrate`; a number is of all runs together, and how far single runs stray from it stands
+    beside it. For hardware that is not at hand write --engine-times by hand: see docs/slo.md.
 
     Example: dynasor capacity --config tuned.toml --traces samples.jsonl --rate 12 --replicas 4
     """
@@ -54,6 +56,7 @@ def capacity(
     from dynasor.slo.capacity import Capacity, plan_of
     from dynasor.slo.open_problem import load_model
     from dynasor.slo.recorded_classes import classes_of
+    from dynasor.slo.refusal import words
 
     settings = load_config(config, {"slo": {"rate": rate}})
     asked = settings.slo.rate
@@ -67,9 +70,10 @@ def capacity(
         task = progress.add_task("traces", total=None)
         classes = classes_of(settings, traces or [])
         load = load_model(settings, engine, classes, traffic, counted=arrivals, seed=seed)
+        plan = plan_of(settings, engine)
         answers = Capacity(
             load,
-            plan_of(settings, engine),
+            plan,
             settings.slo.classes,
             range(repeats),
             lambda text: progress.update(task, description=text),
@@ -86,16 +90,30 @@ def capacity(
         }
         typer.echo(json.dumps(values))
         return
+    typer.echo(f"each engine: {words(plan)}")
     if engines is not None:
-        what = "engines, so that the promises hold"
-        typer.echo(f"{asked:g} queries a second take {_words(engines, repeats, what)}")
+        typer.echo(_engines(engines, asked, repeats))
     if highest is not None:
-        what = "queries a second, and the promises hold"
-        typer.echo(f"{replicas} engines carry {_words(highest, repeats, what)}")
+        typer.echo(_load(highest, replicas, repeats))
 
 
-def _words(answer: Answer, runs: int, what: str) -> str:
-    if answer.value is None:
-        return f"nothing that was tried: {what} at no number"
-    low, high = ("none" if each is None else f"{each:.3g}" for each in answer.range)
-    return f"{answer.value:.3g} {what} ({low} to {high} in {runs} single runs)"
+def _engines(found: Answer, rate: float | None, runs: int) -> str:
+    if found.value is None:
+        return (
+            f"{rate:g} queries a second: no number of engines keeps the promises; a query takes too long "
+            "even alone, so promise more time or tune anew"
+        )
+    number = f"{found.value:g} engine" + "s" * (found.value > 1)
+    return f"{rate:g} queries a second take {number} to keep the promises ({_range(found, runs)})"
+
+
+def _load(found: Answer, replicas: int | None, runs: int) -> str:
+    number = f"{replicas} engine" + "s" * (replicas != 1)
+    if found.value is None:
+        return f"{number}: at no rate are the promises kept; promise more time or tune anew"
+    return f"{number} carry {found.value:.3g} queries a second and keep them ({_range(found, runs)})"
+
+
+def _range(found: Answer, runs: int) -> str:
+    low, high = ("none will do" if each is None else f"{each:.3g}" for each in found.range)
+    return f"{low} to {high} in {runs} single runs"

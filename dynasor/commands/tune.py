@@ -80,9 +80,14 @@ def tune(
 ) -> None:
     """Find the cheapest settings that keep what the slo section promises, with a guarantee on the loss.
 
+    Needs three things: what you promise, in [slo] of --config (epsilon: how many answers may differ from
+    the full budget's; latency; rate); queries like those to come, each recorded with the full budget
+    (`dynasor record`); and how fast the engine is (`dynasor calibrate`). Nothing runs on the engine.
+
     Writes to --out: tuned.toml, for `dynasor serve --config` and `dynasor bench --config`;
-    calibration.json, what was certified; pareto.png; tune.json. A promise that no setting keeps is
-    refused with exit code 2, naming the part and by how much.
+    calibration.json, what was certified; pareto.png, all that was tried; tune.json. A promise that no
+    setting keeps is refused with exit code 2, naming the part and by how much. Ctrl-C keeps what was
+    tried: the same command goes on.
 
     Example: dynasor tune --config promise.toml --traces samples.jsonl --engine-times engine.json
     """
@@ -149,6 +154,7 @@ def _tune(
     from dynasor.slo.space import FAMILIES, space_of
     from dynasor.slo.tune import tune
 
+    _check_full_budget(settings)
     engine = Calibration.read(engine_times)
     classes = classes_of(settings, traces)
     space = space_of(
@@ -181,6 +187,25 @@ def _tune(
         )
         tuned = tune(problem, tried, progress=tell)
     return problem, tuned, engine.model
+
+
+def _check_full_budget(settings: Config) -> None:
+    """See that a tuned configuration is not tuned again against the samples that were chosen."""
+    from dynasor.errors import ConfigError, DataError
+    from dynasor.slo.calibration_set import CalibrationSet
+
+    if settings.slo.calibration is None:
+        return
+    try:
+        known = CalibrationSet.load(Path(settings.slo.calibration))
+    except DataError:
+        return  # it is about to be made anew
+    full = max(each.full_samples for each in known.classes.values())
+    if settings.algorithm.samples < full:
+        raise ConfigError(
+            f"algorithm.samples = {settings.algorithm.samples} is what an earlier `dynasor tune` chose; "
+            f"its full budget was {full}: give --samples {full} to tune against that again"
+        )
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -230,6 +255,7 @@ def _write(
 def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
     from rich.table import Table
 
+    from dynasor.slo.explain import cut_short
     from dynasor.slo.refusal import too_few, words
 
     console.print(words(tuned.plan), style="bold", markup=False, highlight=False)
@@ -266,6 +292,8 @@ def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
         console.print(table)
         if not guarantee.enough:
             console.print(too_few(name, promise, guarantee), style="yellow", highlight=False)
+        if promise.deadline is not None:
+            console.print(cut_short(promise.deadline, tuned.expected[name]), highlight=False)
         held = tuned.held[name]
         console.print(
             f"held out, {len(problem.splits[name].held)} queries: {100 * held.loss:.2f} points, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dynasor.slo.prediction import DAY, LATE, Problem
+from dynasor.slo.prediction import DAY, LATE, ClassPrediction, Problem
 from dynasor.slo.refusal import too_few, words, words_of
 from dynasor.slo.tune import REPEATS, Tuned
 
@@ -68,11 +68,7 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> Iterator[str]:
             f"{around} over {len(REPEATS)} simulated runs{target}."
         )
     if promise.deadline is not None:
-        late = expected.latency.share_above(promise.deadline)
-        yield (
-            f"{late:.1%} of the queries are predicted to reach the deadline of {promise.deadline:g} s "
-            f"(at most {LATE:.0%} may); the guarantee does not cover the answers that they then get."
-        )
+        yield cut_short(promise.deadline, expected)
     if promise.tokens_per_day is not None:
         day = expected.tokens * problem.class_rate(name) * DAY
         yield f"A day takes {day:,.0f} tokens, of {promise.tokens_per_day:,} promised."
@@ -88,6 +84,15 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> Iterator[str]:
                 f"{100 * other.loss:.2g} points (bound {100 * other.bound:.2g}), p90 "
                 f"{each.latency:.3g} s; {each.fate}."
             )
+
+
+def cut_short(deadline: float, expected: ClassPrediction) -> str:
+    """How many queries will reach their deadline, and what that means for their answers."""
+    late = expected.latency.share_above(deadline)
+    return (
+        f"{late:.1%} of the queries are predicted to reach the deadline of {deadline:g} s (at most "
+        f"{LATE:.0%} may); the promised loss does not cover the answers that they then get."
+    )
 
 
 def to_json(tuned: Tuned, problem: Problem) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def fingerprint(
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    slo = config.slo.model_dump(exclude={"calibration": True, "audit": True, "classes": True})
+    slo = config.slo.model_dump(exclude={"calibration", "audit", "classes", "watch"})
     promises = {
         name: each.model_dump(exclude={"settings"}) for name, each in config.slo.classes.items()
     }

@@ -120,7 +120,8 @@ def write_config(
     platform = tuned.plan.platform
     slo = _table(document, "slo")
     _put(slo, "rate", problem.rate, "queries a second for which all of this is predicted")
-    _put(slo, "calibration", str(calibration), "what was certified, on which queries")
+    beside = calibration.name if calibration.parent == path.parent else str(calibration.resolve())
+    _put(slo, "calibration", beside, "what was certified, on which queries; beside this file")
     classes = _table(slo, "classes")
     for name, promise in problem.promises.items():
         section = _table(_table(classes, name), "settings")
@@ -129,7 +130,8 @@ def write_config(
         # What knows no classes, such as `dynasor bench`, is to do the same.
         setting = tuned.plan.settings[next(iter(problem.promises))]
         why = "of the only class of [slo], for what knows no classes"
-        _put(_table(document, "algorithm"), "samples", setting.samples, why)
+        full = f"; the full budget is {problem.full_samples}"
+        _put(_table(document, "algorithm"), "samples", setting.samples, why + full)
         _put(_table(document, "allocator"), "rule", setting.rule, why)
         _put(_table(document, "allocator"), "wave", setting.wave, why)
     _put(
@@ -171,7 +173,8 @@ def _put_settings(
         setting.rule,
         f"loss {100 * figures.loss:.2g} points on {queries} queries, at most "
         f"{100 * figures.bound:.2g} at {100 * (1 - promise.risk):g}% confidence; "
-        f"{expected.tokens:,.0f} tokens a query",
+        f"{expected.tokens:,.0f} tokens a query"
+        + ("" if promise.deadline is None else "; answers that the deadline cuts are not covered"),
     )
     _put(section, "samples", setting.samples, f"the loss is against {full_samples}")
     latency = expected.latency
