@@ -8,6 +8,7 @@ that names the key, the value and what is allowed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -307,6 +308,7 @@ def _explain(problem: Any) -> str:
             known = fields[name].annotation
         return f"{key}: no such setting; there are {', '.join(known.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
+    message = re.sub(r"a valid dictionary or instance of \w+", "a section", message)
     if isinstance(problem["input"], dict):  # of a whole section: the message names the keys
         return ": ".join(filter(None, [key, message]))
     return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

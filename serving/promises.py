@@ -20,7 +20,7 @@ from dynasor.slo.class_status import Status
 from dynasor.slo.class_watch import ClassWatch
 from dynasor.slo.kept_evidence import KeptEvidence
 from dynasor.slo.load_control import Pace
-from dynasor.slo.promise import ClassSettings
+from dynasor.slo.promise import ClassSettings, QueryClass
 from dynasor.slo.rungs import FULL, Rung
 from dynasor.slo.traits import Traits
 from serving.api_errors import ApiError
@@ -42,7 +42,8 @@ class Promises:
         random: picks the queries that are audited.
 
     Raises:
-        ConfigError: if settings of a class contradict the calibration or the server's limits.
+        ConfigError: if the promise or the settings of a class contradict the calibration, or the server's
+            limits.
     """
 
     def __init__(
@@ -58,6 +59,9 @@ class Promises:
         self.calibration = calibration
         self.pace = Pace(clock) if before is None else before.pace
         known = {} if calibration is None else calibration.classes
+        if calibration is not None:
+            for name, promised in config.slo.classes.items():
+                _check(name, promised, known.get(name), config.slo.calibration or "the calibration")
         self.classes: Mapping[str, ClassWatch] = {
             name: _class_watch(name, config, known.get(name), self.pace, random or Random())
             for name in config.slo.classes
@@ -153,6 +157,28 @@ def load_calibration(config: Config) -> CalibrationSet | None:
     """
     path = config.slo.calibration
     return None if path is None else CalibrationSet.load(Path(path))
+
+
+def _check(
+    name: str, promised: QueryClass, calibration: ClassCalibration | None, file: str
+) -> None:
+    """See that what was certified of a class is what is promised to it now."""
+    if promised.epsilon is None:
+        return
+    again = "run `dynasor tune` for what is promised now"
+    if calibration is None:
+        raise ConfigError(f"slo.classes.{name} is not in {file}: {again}")
+    if (
+        (calibration.loss, calibration.guarantee) != (promised.loss, promised.guarantee)
+        or calibration.epsilon > promised.epsilon
+        or calibration.delta > promised.risk
+    ):
+        raise ConfigError(
+            f"slo.classes.{name} promises epsilon = {promised.epsilon:g}, delta = {promised.risk:g}, "
+            f"loss = {promised.loss!r}, guarantee = {promised.guarantee!r}, but {file} certifies "
+            f"epsilon = {calibration.epsilon:g}, delta = {calibration.delta:g}, "
+            f"loss = {calibration.loss!r}, guarantee = {calibration.guarantee!r}: {again}"
+        )
 
 
 def _class_watch(

@@ -114,6 +114,7 @@ def test_programs_that_are_run_are_there_and_know_their_options():
             if words[:1] != ["python"] or len(words) < 2:
                 continue
             name = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+            name = name.removeprefix("../../")
             if not name.startswith(("benchmarks/", "examples/", "dynasor/", "serving/")):
                 continue
             text = (ROOT / name).read_text() if (ROOT / name).is_file() else ""
@@ -172,12 +173,11 @@ def test_metrics_that_are_listed_are_there():
         for path in PAGES
         for name in re.findall(r"`(dynasor_[a-z_]+?)(?:_total)?(?:\{[^`]*\})?`", path.read_text())
     }
-    text = "".join((ROOT / "serving" / name).read_text() for name in ("metrics.py", "slo_metrics.py"))
-    known = {f"dynasor_slo_{name}" for name in re.findall(r'gauge\(\s*"([a-z_]+)"', text)}
-    known |= set(re.findall(r'"(dynasor_[a-z_]+)"', text))
-    assert len(listed) > 30
-    assert not listed - known
-    assert {name for name in known if name.startswith("dynasor_slo")} <= listed
+    told, of_promises = ((ROOT / "serving" / n).read_text() for n in ("metrics.py", "slo_metrics.py"))
+    known = {f"dynasor_slo_{name}" for name in re.findall(r'gauge\(\s*"([a-z_]+)"', of_promises)}
+    assert len(known) > 10
+    known |= set(re.findall(r'"(dynasor_[a-z_]+)"', told))
+    assert listed == known
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

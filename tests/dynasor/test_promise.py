@@ -17,6 +17,7 @@ from dynasor.slo.calibration_set import (
 )
 from dynasor.slo.promise import ClassSettings, QueryClass, SloConfig
 from dynasor.slo.tables import split_queries
+from dynasor.slo.watch_config import WatchConfig
 
 
 def load(tmp_path: Path, text: str) -> SloConfig:
@@ -51,6 +52,45 @@ def test_what_contradicts_what_is_named_in_one_error(
         load(tmp_path, f"[slo.classes.a]\n{text}\n")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+WRONG = {
+    "slo": {"rate": "0", "calibration": "5", "audit": "1.5", "classes": "5", "watch": "[]"},
+    "slo.watch": {
+        "risk": "0", "period": "99", "fallback": "'bold'", "audits": "0", "file": "7",
+        "control": "'maybe'",
+    },
+    "slo.classes.a": {
+        "model": "7", "effort": "'max'", "metadata": "{ tier = 7 }", "loss": "'none'",
+        "epsilon": "nan", "guarantee": "'sure'", "delta": "1", "latency": "{ p90 = 'soon' }",
+        "deadline": "0", "tokens_per_query": "0.5", "tokens_per_day": "-1", "share": "0",
+        "weight": "inf", "settings": "'default'",
+    },
+    "slo.classes.a.settings": {"rule": "'luck'", "samples": "0", "wave": "2000"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [(section, key, value) for section, keys in WRONG.items() for key, value in keys.items()],
+)
+def test_each_key_with_a_wrong_value_is_named_with_it(
+    tmp_path: Path, section: str, key: str, value: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, f"[{section}]\n{key} = {value}\n")
+    message = str(error.value)
+    assert message.startswith(f"{section}.{key}")
+    assert "\n" not in message
+    plain = value.strip("{}'[] ").rpartition("= ")[2].strip("'")
+    assert plain in message
+    assert "should be" in message or "there are" in message or "must be" in message, message
+    assert "instance of" not in message
+
+
+def test_each_key_is_among_those_that_are_tried() -> None:
+    sections = (SloConfig, WatchConfig, QueryClass, ClassSettings)
+    assert [set(keys) for keys in WRONG.values()] == [set(each.model_fields) for each in sections]
 
 
 def test_a_query_is_of_the_first_class_that_holds_it(tmp_path: Path) -> None:
@@ -89,9 +129,10 @@ def kept() -> CalibrationSet:
         id="q", certainty=0.5, agreement=0.75, samples=4, tokens=100, sample_tokens=25.0,
         differed=False, loss=0.0,
     )  # fmt: skip
+    bold = figures.model_copy(update={"ended": ((0.5, 1.0, 3.0, 25.5), (1.0, 1.0, 2, 20))})
     one = ClassCalibration(
         full_samples=16, loss="accuracy", epsilon=0.02, guarantee="confidence", delta=0.1,
-        certified=(figures,), chosen=0, queries=(query, query),
+        certified=(figures, bold), chosen=0, queries=(query, query),
     )  # fmt: skip
     return CalibrationSet(model="m", rate=3.0, classes={"all": one})
 
@@ -100,6 +141,9 @@ def test_a_calibration_set_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     kept().save(path)
     assert CalibrationSet.load(path) == kept()
+    known = CalibrationSet.load(path).classes["all"]
+    assert [len(known.reference(place)) for place in (0, 1)] == [2, 2]
+    assert known.reference(1)[0].sample_tokens == 25.5
     assert [each.name for each in tmp_path.iterdir()] == ["calibration.json"]
 
 
@@ -110,7 +154,7 @@ def test_a_calibration_set_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"odd": 1}, "odd"),
         ({"classes": {}}, "classes"),
         ({"rate": 0}, "rate"),
-        ({"classes": {"all": {"chosen": 1}}}, "there are 1 settings"),
+        ({"classes": {"all": {"chosen": 2}}}, "there are 2 settings"),
         ({"classes": {"all": {"epsilon": 0}}}, "classes.all.epsilon"),
         ({"classes": {"all": {"queries": []}}}, "classes.all.queries"),
     ],

@@ -19,6 +19,7 @@ from dynasor.slo.load_control import EXPERIENCE
 from dynasor.slo.promise import ClassSettings
 from serving.app import reconfigure
 from serving.keys import Keys
+from serving.promises import Promises, load_calibration
 from tests.serving.running_server import MODEL, QUESTION, running
 from tests.serving.scripted_engine import ScriptedEngine, boxed
 from tests.serving.test_operations import metrics_of
@@ -221,6 +222,19 @@ async def test_a_class_that_has_spent_its_tokens_of_the_day_is_refused_until_mid
     assert 0 < int(refused.value.response.headers["retry-after"]) <= 86_400
 
 
+async def test_the_weight_of_a_class_and_the_priority_of_a_query_are_told_to_the_scheduler():
+    config = settings(None, {"weight": 4.0})
+    engine = ScriptedEngine(boxed("4"))
+    async with running(engine, config=config) as server:
+        usual, urgent = [
+            (await ask(server, extra_body={"dynasor": {"priority": priority}}))[0].id
+            for priority in (0, 1)
+        ]
+        (own,) = await ask(server, extra_body={"dynasor": {"wave": 2}})
+    weights = [engine.hints[query].weight for query in (usual, urgent, own.id)]
+    assert weights == [4, 8, None]  # nothing is promised to a query with a setting of its own
+
+
 async def test_without_control_nobody_is_refused(tmp_path):
     config = settings(
         calibration(tmp_path / "c.json"), {"latency": {"p90": 0.5}}, watch={"control": False}
@@ -257,6 +271,30 @@ async def test_settings_that_were_not_certified_are_refused(tmp_path, promised, 
     with pytest.raises(DynasorError, match=message):
         async with running(ScriptedEngine(boxed("4")), config=config):
             pass
+
+
+@pytest.mark.parametrize(
+    ("promised", "message"),
+    [
+        ({"epsilon": 0.01}, "promises epsilon = 0.01, .* certifies epsilon = 0.02"),
+        ({"delta": 0.05}, "promises epsilon = 0.02, delta = 0.05"),
+        ({"loss": "accuracy"}, "loss = 'accuracy'"),
+        ({"guarantee": "mean"}, "guarantee = 'mean'"),
+    ],
+)
+def test_a_promise_that_was_tightened_after_tuning_is_refused(tmp_path, promised, message):
+    config = settings(calibration(tmp_path / "c.json"), promised)
+    with pytest.raises(DynasorError, match=rf"slo\.classes\.all .*{message}.*run `dynasor tune`"):
+        Promises(config, load_calibration(config))
+
+
+def test_a_promise_that_was_loosened_is_kept_and_one_that_was_added_is_refused(tmp_path):
+    config = settings(calibration(tmp_path / "c.json"), {"epsilon": 0.1, "delta": 0.2})
+    Promises(config, load_calibration(config))
+    both = {"hard": {"effort": "high", "epsilon": 0.1}, "all": {"epsilon": 0.1}}
+    config = settings(config.slo.calibration, classes=both)
+    with pytest.raises(DynasorError, match=r"slo\.classes\.hard is not in .*c\.json"):
+        Promises(config, load_calibration(config))
 
 
 async def test_a_class_without_settings_leaves_queries_as_they_are():
