@@ -42,6 +42,14 @@ def test_a_wrong_file_is_one_clear_error(tmp_path, text, message):
         load_config(write(tmp_path, text), environment={})
 
 
+def test_files_of_the_promises_are_beside_the_file_that_names_them(tmp_path):
+    text = '[slo]\ncalibration = "c.json"\n[slo.watch]\nfile = "/var/e.json"\n'
+    slo = load_config(write(tmp_path, text), environment={}).slo
+    assert (slo.calibration, slo.watch.file) == (str(tmp_path / "c.json"), "/var/e.json")
+    here = load_config(environment={"DYNASOR_SLO__CALIBRATION": "c.json"})
+    assert here.slo.calibration == "c.json"
+
+
 def test_a_wrong_variable_names_its_key():
     with pytest.raises(ConfigError, match=r"allocator.wave = '0'"):
         load_config(environment={"DYNASOR_ALLOCATOR__WAVE": "0"})

@@ -8,19 +8,22 @@ import pytest
 from typer.testing import CliRunner
 
 from dynasor.bench.recorded import collect_questions
+from dynasor.bench.arrivals import parse_traffic
 from dynasor.cli import app
+from dynasor.commands.tune import _check_full_budget
 from dynasor.config import Config, load_config
 from dynasor.engines.calibration import Calibration
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import ConfigError, DataError, DynasorError, RunError
 from dynasor.slo.calibration_set import CalibrationSet
-from dynasor.slo.load_model import ClassTraffic
+from dynasor.slo.load_model import ClassTraffic, LoadModel
 from dynasor.slo.open_problem import problem_of
 from dynasor.slo.prediction import Problem
 from dynasor.slo.recorded_classes import classes_of
 from dynasor.slo.refusal import SloRefusedError
 from dynasor.slo.search import Tried, search
-from dynasor.slo.space import Space, space_of
+from dynasor.slo.outcomes import Setting
+from dynasor.slo.space import Plan, Platform, Space, space_of
 from dynasor.slo.tune import to_test
 from dynasor.slo.tune import tune as tune_plans
 from dynasor.traces import TraceSample, TraceWriter, read_traces
@@ -90,8 +93,19 @@ def test_what_is_chosen_is_certified_cheaper_and_loads(tmp_path: Path, recorded:
     assert "confidence" in text
     kept = CalibrationSet.load(Path(config.slo.calibration or ""))
     assert kept.classes["all"].setting.settings == setting
-    assert len(kept.classes["all"].queries) == 40
+    each = kept.classes["all"]
+    for place, certified in enumerate(each.certified):
+        full = certified.settings.rule == "never" and certified.settings.samples == SAMPLES
+        assert len(each.reference(place)) == (0 if full and place != each.chosen else 40)
+    fewer = load_config(tmp_path / "out" / "tuned.toml", {"algorithm": {"samples": 4}}, {})
+    with pytest.raises(ConfigError, match="its full budget was 8: give --samples 8"):
+        _check_full_budget(fewer)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    moved = load_config(tmp_path / "moved" / "tuned.toml", environment={})
+    assert CalibrationSet.load(Path(moved.slo.calibration or "")) == kept
+    (tmp_path / "moved").rename(tmp_path / "out")
     assert (tmp_path / "out" / "pareto.png").stat().st_size > 10_000
+    assert not list((tmp_path / "out").glob("*.partial"))
 
     with pytest.raises(RunError, match="another --out, or --fresh"):
         tune(tmp_path, recorded, rate=3)
@@ -223,6 +237,25 @@ def test_each_class_has_its_own_traces(tmp_path: Path, recorded: Path) -> None:
         classes(f"soft={ungraded}")
     with pytest.raises(DataError, match="lacks the right answer"):
         classes(shared, f"rest={ungraded}", loss="accuracy")
+
+
+def test_a_heavier_class_waits_less_and_the_others_more(recorded: Path) -> None:
+    queries = collect_questions(read_traces(recorded / "trace.jsonl"))
+    engine = Calibration.read(recorded / "engine.json")
+
+    def medians(weight: float) -> tuple[float, float]:
+        classes = {"one": ClassTraffic(queries, 1, weight), "rest": ClassTraffic(queries, 1)}
+        load = LoadModel(engine, classes, parse_traffic("poisson"), aging=None, fit_memory=False,
+                         ranked={}, counted=60, seed=0)  # fmt: skip
+        settings = {name: Setting("never", SAMPLES, SAMPLES) for name in classes}
+        plan = Plan(Platform("default", 4, False, 1), settings)
+        found = load.latencies(plan, 2.5, repeats=[0])  # more than it can serve
+        return found["one"].percentile(50), found["rest"].percentile(50)
+
+    alike, heavy, light = medians(1.0), medians(100.0), medians(0.01)
+    assert heavy[0] < 0.7 * alike[0]
+    assert heavy[0] < heavy[1]
+    assert light[0] > light[1]
 
 
 def test_capacity_grows_with_the_load(tmp_path: Path, recorded: Path) -> None:
