@@ -42,8 +42,8 @@ def capacity(
 
     The settings are those of the configuration, such as the tuned.toml of `dynasor tune`; the latency
     promises are those of the slo section. Engines are simulated, with the recorded queries and the step
-    times of `dynasor calibrate`; a number is of all runs together, and how far single runs stray from it stands
-    beside it. For hardware that is not at hand write --engine-times by hand: see docs/slo.md.
+    times of `dynasor calibrate`; a number is of all runs together, and how far single runs stray from it
+    stands beside it. For hardware that is not at hand write --engine-times by hand: see docs/slo.md.
 
     Example: dynasor capacity --config tuned.toml --traces samples.jsonl --rate 12 --replicas 4
     """
