@@ -14,10 +14,12 @@ pytest.importorskip("ray")
 from ray.exceptions import RayActorError
 
 from algorithms.program import Generation, Progress, Request, Sampling
+from dynasor.config import load_config
 from dynasor.engines.base import Capacity
 from dynasor.engines.ray_replica import EXPECTED, ScaleByExpectedTokens
 from dynasor.engines.ray_router import GangRouter
 from dynasor.engines.ray_serve import RayServeEngine
+from dynasor.errors import ConfigError
 from dynasor.scheduling.gang import Hints
 
 
@@ -232,3 +234,12 @@ async def test_what_is_addressed_goes_there_and_news_are_read_on_the_way(router)
     router.update_replicas([replica("r3")])
     ranks = await router.choose_replicas([replica("r3")], pending(3))
     assert ranks[0][0].replica_id.unique_id == "r3" != home
+
+
+def test_evidence_of_promises_is_not_kept_in_a_file_on_ray():
+    from serving.keys import Keys
+    from serving.ray_app import application
+
+    config = load_config(overrides={"slo": {"watch": {"file": "e.json"}}}, environment={})
+    with pytest.raises(ConfigError, match=r"slo\.watch\.file = 'e\.json': on Ray"):
+        application(config, Keys([]))
