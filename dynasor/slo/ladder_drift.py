@@ -30,7 +30,9 @@ class LadderDrift:
         first, others = watched[:1], watched[1:]
         self._risks = {level: risk / 2 if others else risk for level in first}
         self._risks |= {level: risk / 2 / len(others) for level in others}
-        self._watches: dict[int, DriftWatch] = {}  # made when their first query ends
+        self._watches: dict[int, DriftWatch] = {}  # others than the first when a query needs them
+        for level in first:
+            self._watch(level)
 
     def see(self, level: int, live: Traits) -> Alarm | None:
         """Compare one more query that ended on a rung; the alarm if it is this one that raises it."""
