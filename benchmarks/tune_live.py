@@ -220,9 +220,7 @@ def main() -> None:
     predicted = json.loads(given.predicted.read_text())
     [expected] = predicted["classes"].values()
     full_samples = expected["tested"][0]["settings"]["samples"]  # the full budget is tested first
-    counted, differs = asyncio.run(
-        measure(config, suite, given.seconds, given.seed, full_samples)
-    )
+    counted, differs = asyncio.run(measure(config, suite, given.seconds, given.seed, full_samples))
     figures = figures_of(config, predicted, counted, differs)
     if given.json:
         print(json.dumps([asdict(each) | {"holds": each.holds} for each in figures], indent=1))

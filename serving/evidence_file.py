@@ -46,7 +46,8 @@ class EvidenceFile:
             with suppress(OSError):
                 os.replace(self._path, aside)
             logger.warning(
-                "slo.watch.file = %s is not what a server left (%s): the watch begins anew; it is now %s",
+                "slo.watch.file = %s is not what a server left (%s): the watch begins anew, and it is "
+                "now %s",
                 self._path,
                 error,
                 aside.name,

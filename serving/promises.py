@@ -42,8 +42,7 @@ class Promises:
         random: picks the queries that are audited.
 
     Raises:
-        ConfigError: if the promise or the settings of a class contradict the calibration, or the server's
-            limits.
+        ConfigError: if promise or settings of a class contradict the calibration or the server's limits.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Promises:
         random: Random | None = None,
     ) -> None:
         self.calibration = calibration
-        self.pace = Pace(clock) if before is None else before.pace
+        self.pace: Pace = Pace(clock) if before is None else before.pace
         known = {} if calibration is None else calibration.classes
         if calibration is not None:
             for name, promised in config.slo.classes.items():

@@ -30,7 +30,8 @@ class SloMetrics:
         self._attained = gauge("class_attainment", "Share of recent answers in time")
         self._predicted = gauge("predicted_attainment", "The same of queries that come now")
         self._at_deadline = gauge(
-            "at_deadline", "Share of recent answers that a deadline cut; epsilon does not cover them"
+            "at_deadline",
+            "Share of recent answers that a deadline cut; epsilon does not cover them",
         )
         self._tokens = gauge("tokens_per_query", "Output tokens of a query, mean of recent answers")
         self._tokens_promised = gauge("tokens_per_query_promised", "Most of that, as promised")

@@ -100,8 +100,8 @@ def capacity(
 def _engines(found: Answer, rate: float | None, runs: int) -> str:
     if found.value is None:
         return (
-            f"{rate:g} queries a second: no number of engines keeps the promises; a query takes too long "
-            "even alone, so promise more time or tune anew"
+            f"{rate:g} queries a second: no number of engines keeps the promises; a query takes too "
+            "long even alone, so promise more time or tune anew"
         )
     number = f"{found.value:g} engine" + "s" * (found.value > 1)
     return f"{rate:g} queries a second take {number} to keep the promises ({_range(found, runs)})"
@@ -111,7 +111,9 @@ def _load(found: Answer, replicas: int | None, runs: int) -> str:
     number = f"{replicas} engine" + "s" * (replicas != 1)
     if found.value is None:
         return f"{number}: at no rate are the promises kept; promise more time or tune anew"
-    return f"{number} carry {found.value:.3g} queries a second and keep them ({_range(found, runs)})"
+    return (
+        f"{number} carry {found.value:.3g} queries a second and keep them ({_range(found, runs)})"
+    )
 
 
 def _range(found: Answer, runs: int) -> str:

@@ -81,8 +81,9 @@ def tune(
     """Find the cheapest settings that keep what the slo section promises, with a guarantee on the loss.
 
     Needs three things: what you promise, in the slo section of --config (epsilon: how many answers may
-    differ from the full budget's; latency; rate); queries like those to come, each recorded with the full
-    budget (`dynasor record`); and how fast the engine is (`dynasor calibrate`). Nothing runs on the engine.
+    differ from the full budget's; latency; rate); queries like those to come, each recorded with the
+    full budget (`dynasor record`); and how fast the engine is (`dynasor calibrate`). Nothing runs on the
+    engine.
 
     Writes to --out: tuned.toml, for `dynasor serve --config` and `dynasor bench --config`;
     calibration.json, what was certified; pareto.png, all that was tried; tune.json. A promise that no

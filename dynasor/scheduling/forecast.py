@@ -61,7 +61,7 @@ class Forecast:
         self._weight = 1.0
 
     def weighted(self, weight: float) -> Forecast:
-        """This forecast, for queries that weigh so much in the scheduler's order; both learn together."""
+        """This forecast, for queries of such a weight in the scheduler's order; both learn together."""
         twin = copy(self)
         twin._weight = weight
         return twin

@@ -21,7 +21,7 @@ class Status:
         level: rung of the last query; 0 where there is no overload.
         attained: share of the last answers that met the hardest latency target.
         predicted: share of the queries that came now and would meet it.
-        at_deadline: share of the last answers that a deadline cut, which the promised loss does not cover.
+        at_deadline: share of the last answers that a deadline cut; the promised loss leaves them out.
         tokens: output tokens of a query, mean of the last answers; None before the first.
         tokens_promised: most of that, or None.
         rate: queries that came a second, over the last minute.

@@ -216,7 +216,7 @@ class ClassWatch:
         logger.warning("class %s: %s; from now on: %s", self.name, what, self.setting)
 
     def _serve_alone(self, place: int, wave: int) -> None:
-        """One certified setting, the full budget at a wave that has served, so that nobody waits longer."""
+        """One certified setting; the full budget at a wave that has served, to take no longer."""
         self._place = place
         rung = self._certified[place]
         self._serve([rung._replace(wave=wave) if self._is_full(rung) else rung])

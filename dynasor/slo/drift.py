@@ -121,9 +121,7 @@ class DriftWatch:
         self.seen = lengths.pop()
         self._watches = [
             _TraitWatch(column, live, capital)
-            for column, live, capital in zip(
-                self._columns, begun.live, begun.capital, strict=True
-            )
+            for column, live, capital in zip(self._columns, begun.live, begun.capital, strict=True)
         ]
 
     @property

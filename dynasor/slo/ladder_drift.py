@@ -28,7 +28,7 @@ class LadderDrift:
         self._period = period
         watched = [level for level, each in enumerate(references) if each]
         first, others = watched[:1], watched[1:]
-        self._risks = {level: risk / 2 if others else risk for level in first}
+        self._risks = dict.fromkeys(first, risk / 2 if others else risk)
         self._risks |= {level: risk / 2 / len(others) for level in others}
         self._watches: dict[int, DriftWatch] = {}  # others than the first when a query needs them
         for level in first:

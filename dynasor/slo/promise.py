@@ -220,7 +220,9 @@ class SloConfig(Section):
         """Queries a second that are expected of a class, None where no rate is set."""
         if self.rate is None:
             return None
-        return self.rate * self.classes[name].share / sum(each.share for each in self.classes.values())
+        return (
+            self.rate * self.classes[name].share / sum(each.share for each in self.classes.values())
+        )
 
     def check_deadlines(self, most: float) -> None:
         """See that no deadline is above that of the server, seconds.

@@ -33,8 +33,8 @@ class WatchConfig(Section):
     audits: int = Field(2, ge=1, le=1024, description="audited queries at work at once, at most")
     file: str | None = Field(
         None,
-        description="JSON file in which alarms, evidence and the tokens of the day are kept, for a server "
-        "that starts anew; none if not set",
+        description="JSON file in which alarms, evidence and the tokens of the day are kept, for a "
+        "server that starts anew; none if not set",
     )
     control: bool = Field(
         True,

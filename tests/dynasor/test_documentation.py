@@ -80,7 +80,9 @@ def wrong(words: list[str]) -> str | None:
     name = next((n for n in (" ".join(words[1:3]), words[1]) if n in commands()), None)
     if name is None:
         return f"no command: {' '.join(words)}"
-    options = [re.sub(r"[=,.):\]]*$", "", word.partition("=")[0]) for word in words if word[0] == "-"]
+    options = [
+        re.sub(r"[=,.):\]]*$", "", word.partition("=")[0]) for word in words if word[0] == "-"
+    ]
     unknown = [
         each.strip("[") for each in options
         if each.startswith("--") and len(each) > 2 and each not in commands()[name]
@@ -146,9 +148,10 @@ def has_setting(name: str) -> bool:
     for part in name.split("."):
         if get_origin(known) is dict:
             known = get_args(known)[1]
-        elif not (isinstance(known, type) and issubclass(known, BaseModel)):
-            return False
-        elif part not in known.model_fields:
+        elif (
+            not (isinstance(known, type) and issubclass(known, BaseModel))
+            or part not in known.model_fields
+        ):
             return False
         else:
             known = known.model_fields[part].annotation
@@ -173,7 +176,9 @@ def test_metrics_that_are_listed_are_there():
         for path in PAGES
         for name in re.findall(r"`(dynasor_[a-z_]+?)(?:_total)?(?:\{[^`]*\})?`", path.read_text())
     }
-    told, of_promises = ((ROOT / "serving" / n).read_text() for n in ("metrics.py", "slo_metrics.py"))
+    told, of_promises = (
+        (ROOT / "serving" / n).read_text() for n in ("metrics.py", "slo_metrics.py")
+    )
     known = {f"dynasor_slo_{name}" for name in re.findall(r'gauge\(\s*"([a-z_]+)"', of_promises)}
     assert len(known) > 10
     known |= set(re.findall(r'"(dynasor_[a-z_]+)"', told))

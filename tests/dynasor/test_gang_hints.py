@@ -40,7 +40,7 @@ BAD = [None, True, False, "7", [7], {"x": 7}, float("nan"), float("inf"), -float
 @pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:10])
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_a_number_that_is_none_is_not_known(name, value):
-    good = {"gang": "q", **{name: 1 for name in NAMES[1:]}}
+    good = {"gang": "q", **dict.fromkeys(NAMES[1:], 1)}
     gang, hints = read_hints(good | {name: value})
     assert gang == "q"
     assert set(hints.as_arguments()) == set(good) - {name, "gang"}

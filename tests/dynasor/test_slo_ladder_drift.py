@@ -10,21 +10,17 @@ from dynasor.slo.traits import Traits
 
 
 def query(rng, samples=3):
-    certainty = float(rng.beta(4, 1).round(1))
+    certainty = round(float(rng.beta(4, 1)), 1)
     return Traits(certainty, certainty, samples + int(rng.poisson(2)), float(rng.gamma(4, 50)))
 
 
-def test_false_alarms_of_all_settings_together_come_at_most_at_the_stated_rate():
-    rng, risk, ladders, alarms = np.random.default_rng(0), 0.3, 30, 0
-    for _ in range(ladders):
-        # The same calibrated queries under three settings, as tuning leaves them.
-        same = [query(rng) for _ in range(12)]
-        references = [[each._replace(samples=each.samples + more) for each in same] for more in range(3)]
-        drift = LadderDrift(references, risk=risk, period=1000)
-        alarms += any(
-            drift.see(level, query(rng, 3 + level)) for _ in range(12) for level in range(3)
-        )
-    assert alarms <= binom.ppf(0.999, ladders, risk)
+@pytest.mark.parametrize("watched", [1, 2, 5])
+def test_all_settings_together_have_the_stated_risk_and_the_first_one_most_of_it(watched):
+    rng = np.random.default_rng(0)
+    drift = LadderDrift([[query(rng)]] * watched, risk=0.01, period=100)
+    risks = list(drift._risks.values())
+    assert sum(risks) == pytest.approx(0.01)
+    assert risks[0] == max(risks) >= 0.005
 
 
 def test_a_setting_of_which_nothing_is_known_is_not_watched():
@@ -40,7 +36,10 @@ def test_a_setting_of_which_nothing_is_known_is_not_watched():
 def test_a_watch_that_goes_on_keeps_what_was_seen_and_won():
     rng = np.random.default_rng(2)
     reference = [query(rng) for _ in range(100)]
-    first, unlike = DriftWatch(reference, risk=0.01, period=1000, seed=0), Traits(0.1, 0.2, 9, 900.0)
+    first, unlike = (
+        DriftWatch(reference, risk=0.01, period=1000, seed=0),
+        Traits(0.1, 0.2, 9, 900.0),
+    )
     for _ in range(40):
         first.see(query(rng))
     while max(first.evidence.values()) < 0.5:
@@ -58,14 +57,13 @@ def test_a_watch_that_goes_on_keeps_what_was_seen_and_won():
     assert needed(second) < needed(afresh)
 
 
-@pytest.mark.parametrize("times", [1, 5, 25])
-def test_starting_anew_does_not_raise_false_alarms(times):
-    rng, risk, watches, alarms = np.random.default_rng(times), 0.25, 30, 0
+def test_starting_anew_does_not_raise_false_alarms():
+    rng, risk, watches, alarms = np.random.default_rng(3), 0.25, 15, 0
     for _ in range(watches):
         reference = [query(rng) for _ in range(15)]
         watch = DriftWatch(reference, risk=risk, period=1000)
-        for number in range(50):
-            if number % (50 // times) == 0:
+        for number in range(40):
+            if number % 2 == 0:
                 begun, watch = watch.begun(), DriftWatch(reference, risk=risk, period=1000)
                 watch.go_on(begun)
             if watch.see(query(rng)):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dynasor.bench.recorded import collect_questions
 from dynasor.bench.arrivals import parse_traffic
+from dynasor.bench.recorded import collect_questions
 from dynasor.cli import app
 from dynasor.commands.tune import _check_full_budget
 from dynasor.config import Config, load_config
@@ -18,11 +18,11 @@ from dynasor.errors import ConfigError, DataError, DynasorError, RunError
 from dynasor.slo.calibration_set import CalibrationSet
 from dynasor.slo.load_model import ClassTraffic, LoadModel
 from dynasor.slo.open_problem import problem_of
+from dynasor.slo.outcomes import Setting
 from dynasor.slo.prediction import Problem
 from dynasor.slo.recorded_classes import classes_of
 from dynasor.slo.refusal import SloRefusedError
 from dynasor.slo.search import Tried, search
-from dynasor.slo.outcomes import Setting
 from dynasor.slo.space import Plan, Platform, Space, space_of
 from dynasor.slo.tune import to_test
 from dynasor.slo.tune import tune as tune_plans

@@ -100,7 +100,7 @@ def test_what_is_no_evidence_is_put_aside_with_one_clear_line(tmp_path, caplog, 
     with caplog.at_level(logging.WARNING), evidence_file(str(path)) as file:
         assert file.found is None
     (line,) = caplog.messages
-    assert "the watch begins anew; it is now e.json.bad" in line
+    assert "the watch begins anew, and it is now e.json.bad" in line
     assert (tmp_path / "e.json.bad").read_text() == text
 
 
