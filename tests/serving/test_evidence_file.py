@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import shutil
+import signal
 
 import openai
 import pytest
@@ -33,6 +35,12 @@ def alarmed(config):
     return found
 
 
+async def end(serving):
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(30):
+        await serving
+
+
 async def test_a_server_that_starts_anew_has_spent_what_the_last_one_spent(tmp_path):
     slo = {
         "classes": {"all": {"tokens_per_day": 3}},
@@ -40,13 +48,15 @@ async def test_a_server_that_starts_anew_has_spent_what_the_last_one_spent(tmp_p
     }
     ask = {"model": SC, "messages": QUESTION}
     async with ScriptedServer(default=stream("it is \\boxed{4}")) as remote:
-        async with served(remote, slo) as (root, _):
-            answer = await client_of(root).chat.completions.create(**ask)
+        async with served(remote, slo) as (root, serving), client_of(root) as client:
+            answer = await client.chat.completions.create(**ask)
             assert answer.dynasor["answer"] == "4"
+            await end(serving)
         assert KeptEvidence.load(tmp_path / "evidence.json").classes["all"].spent >= 3
-        async with served(remote, slo) as (root, _):
+        async with served(remote, slo) as (root, serving), client_of(root) as client:
             with pytest.raises(openai.RateLimitError) as refused:
-                await client_of(root).chat.completions.create(**ask)
+                await client.chat.completions.create(**ask)
+            await end(serving)
     assert refused.value.code == "day_budget"
     assert sorted(each.name for each in tmp_path.iterdir()) == [
         "evidence.json",
