@@ -110,7 +110,9 @@ def read_traces(path: str | Path, *, skip_torn_end: bool = False) -> Iterator[Tr
                 f"{path}: the gzip stream ends early, after line {number}; copy the file again"
             ) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); check the path") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path"
+        ) from error
 
 
 class TraceWriter:

@@ -68,7 +68,10 @@ def tune(
     arrivals: ArrivalsOption = 400,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, search and runs.")] = 0,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder; the same command goes on there.")
+        Path,
+        typer.Option(
+            "--out", help="Folder of the results and the search; the same command goes on."
+        ),
     ] = Path("runs/tune"),
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw an earlier search in --out away.")

@@ -69,8 +69,14 @@ class Calibration:
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: no calibration ({error}); make one with calibrate") from error
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); `dynasor calibrate --out {path}` makes it"
+            ) from None
+        except ValueError as error:
+            raise DataError(
+                f"{path}: no calibration ({error}); `dynasor calibrate --out {path}` makes one"
+            ) from None
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or set(values) != set(names):
             raise DataError(f"{path}: must be an object with {', '.join(names)}")

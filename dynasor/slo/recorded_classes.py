@@ -39,7 +39,10 @@ def classes_of(config: Config, traces: Sequence[str]) -> dict[str, ClassTraffic]
     for name, promise in promises.items():
         files = own.get(name, shared)
         if not files:
-            raise ConfigError(f"--traces: class {name} has none; give {name}=FILE, or FILE for all")
+            raise ConfigError(
+                f"--traces: class {name} has none; give {name}=FILE, or FILE for all, samples of "
+                "`dynasor record`"
+            )
         questions: dict[str, RecordedQuestion] = {}
         for path in files:
             if path not in read:
