@@ -69,9 +69,7 @@ def tune(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, search and runs.")] = 0,
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", help="Folder of the results and the search; the same command goes on."
-        ),
+        typer.Option("--out", help="For results and search; the same command goes on there."),
     ] = Path("runs/tune"),
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw an earlier search in --out away.")
