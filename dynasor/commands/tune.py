@@ -255,9 +255,10 @@ def _write(
 
 
 def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from dynasor.slo.explain import cut_short
+    from dynasor.slo.explain import cut_short, not_reached
     from dynasor.slo.refusal import too_few, words
 
     console.print(words(tuned.plan), style="bold", markup=False, highlight=False)
@@ -267,19 +268,17 @@ def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
             title=f"class {name}: at most {100 * (promise.epsilon or 0):g} points lost, "
             f"{guarantee.queries} queries calibrated, {problem.rate:g} queries a second",
             title_justify="left",
+            box=SIMPLE_HEAD,
         )
-        for heading in ("setting", "tokens", "loss, points", "bound", "p90, s", ""):
+        for heading in ("setting", "tokens", "loss", "bound", "p90, s", ""):
             table.add_column(
                 heading,
                 justify="left" if heading in ("setting", "") else "right",
-                no_wrap=heading == "setting",
+                no_wrap=heading in ("setting", "tokens", "p90, s"),
             )
         rows = [(chosen, tuned.expected[name].latency.percentile(90), "chosen")]
-        rows += [
-            (each.tested, each.latency, each.fate)
-            for each in tuned.neighbours
-            if each.group == name
-        ]
+        neighbours = [each for each in tuned.neighbours if each.group == name]
+        rows += [(each.tested, each.latency, each.fate) for each in neighbours]
         for tested, seconds, fate in sorted(rows, key=lambda row: row[0].figures.tokens):
             figures = tested.figures
             table.add_row(
@@ -292,6 +291,12 @@ def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
                 style="bold" if tested is chosen else None,
             )
         console.print(table)
+        console.print(
+            "loss and its bound in points; the bound is at the promised confidence, of each alone",
+            highlight=False,
+        )
+        if (note := not_reached(neighbours)) is not None:
+            console.print(note, highlight=False)
         if not guarantee.enough:
             console.print(too_few(name, promise, guarantee), style="yellow", highlight=False)
         if promise.deadline is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dynasor.slo.prediction import DAY, LATE, ClassPrediction, Problem
 from dynasor.slo.refusal import too_few, words, words_of
-from dynasor.slo.tune import REPEATS, Tuned
+from dynasor.slo.tune import NOT_REACHED, REPEATS, Neighbour, Tuned
 
 
 def explain(tuned: Tuned, problem: Problem) -> Iterator[str]:
@@ -84,6 +84,16 @@ def _class(tuned: Tuned, problem: Problem, name: str) -> Iterator[str]:
                 f"{100 * other.loss:.2g} points (bound {100 * other.bound:.2g}), p90 "
                 f"{each.latency:.3g} s; {each.fate}."
             )
+
+
+def not_reached(neighbours: Sequence[Neighbour]) -> str | None:
+    """What it means that a setting was not reached, where one was not."""
+    if not any(each.fate.startswith(NOT_REACHED) for each in neighbours):
+        return None
+    return (
+        f"{NOT_REACHED}: settings are tested in an order that the searched queries have fixed, up to "
+        "the first that fails; those behind it are not certified, however good their own bound is."
+    )
 
 
 def cut_short(deadline: float, expected: ClassPrediction) -> str:

@@ -26,6 +26,8 @@ REPEATS = (1, 2, 3, 4, 5)
 """Runs of the simulator from which the prediction of a plan is; the search has run 0."""
 MOST_TRIED = 80
 """Plans that are simulated to find the cheapest that keeps its promises."""
+NOT_REACHED = "not reached"
+"""Fate of a setting that stands in the order of the tests behind one that failed."""
 _PLATFORMS = 4
 _MOST_ASSIGNMENTS = 2000
 
@@ -51,19 +53,22 @@ class Neighbour:
     Attributes:
         group: the class.
         tested: the setting, and what the calibration says of it.
+        passes: whether it would be certified if it were tested alone.
         latency: 90th percentile, seconds.
         short: which promises of latency and tokens would be broken.
     """
 
     group: str
     tested: Tested
+    passes: bool
     latency: float
     short: tuple[Shortfall, ...]
 
     @property
     def fate(self) -> str:
         """Why it was not chosen, as far as that is known."""
-        sure = "certified" if self.tested.certified else "not certified"
+        failed = NOT_REACHED if self.passes else "not certified"
+        sure = "certified" if self.tested.certified else failed
         broken = [
             f"{each.part.removeprefix('latency.')} {each.predicted:,.3g} {each.unit}"
             for each in self.short
@@ -208,7 +213,8 @@ def _neighbours(
             other = plan._replace(settings={**plan.settings, group: tested.setting})
             expected = problem.predict(other, _calibrated, repeats=REPEATS)
             seconds = expected[group].latency.percentile(90)
-            yield Neighbour(group, tested, seconds, tuple(problem.shortfalls(expected)))
+            passes = tested.figures.bound <= (problem.promises[group].epsilon or 0.0)
+            yield Neighbour(group, tested, passes, seconds, tuple(problem.shortfalls(expected)))
 
 
 def _calibrated(split: Split) -> Places:

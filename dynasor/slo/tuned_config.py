@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,10 @@ def write_config(
         + " like the calibrated one",
         f"{MARK}latencies are of {len(REPEATS)} simulated runs at slo.rate; 95% of further runs in [ ]",
     ]
+    # A blank line before each section, but where its comment stands there.
+    text = re.sub(r"(?m)^([^#\[\n].*)\n(?=\[)", r"\1\n\n", tomlkit.dumps(document))
     try:
-        replace_text(path, "\n".join(header) + "\n" + tomlkit.dumps(document))
+        replace_text(path, "\n".join(header) + "\n" + text)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); check the path") from None
 
