@@ -37,7 +37,7 @@ TrafficOption = Annotated[
 ArrivalsOption = Annotated[
     int,
     typer.Option(
-        "--arrivals", min=20, max=100_000, help="Queries of a simulated run whose latency counts."
+        "--arrivals", min=20, max=100_000, help="Queries of a simulated run that count, at least."
     ),
 ]
 

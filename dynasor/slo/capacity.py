@@ -20,6 +20,8 @@ from dynasor.slo.space import MOST_REPLICAS, Plan, Platform
 
 STEP = 1.03
 """Ratio of two neighbouring rates that are tried: the resolution of the answer."""
+_DOUBLED = 24
+"""Steps that about double a rate: far beyond what can be served a simulation takes long."""
 _RATES = 800
 """Steps up and down from the first rate, at most."""
 
@@ -84,7 +86,11 @@ class Capacity:
 
         def highest(repeats: tuple[int, ...]) -> float | None:
             found = boundary(
-                lambda at: self._kept(first * STEP**at, replicas, repeats), 0, -_RATES, _RATES
+                lambda at: self._kept(first * STEP**at, replicas, repeats),
+                0,
+                -_RATES,
+                _RATES,
+                _DOUBLED,
             )
             return None if found is None else first * STEP**found
 
@@ -117,11 +123,13 @@ class Capacity:
         return self._runs[key]
 
 
-def boundary(kept: Callable[[int], bool], first: int, least: int, most: int) -> int | None:
+def boundary(
+    kept: Callable[[int], bool], first: int, least: int, most: int, longest: int = 1 << 30
+) -> int | None:
     """The largest whole number that is kept, where all below it are kept too.
 
-    Walks from `first` by steps that double until one is kept and one is not, then halves what is
-    between them.
+    Walks from `first` by steps that double, up to the `longest`, until one is kept and one is not, then
+    halves what is between them.
 
     Returns:
         None if even `least` is not kept.
@@ -130,13 +138,13 @@ def boundary(kept: Callable[[int], bool], first: int, least: int, most: int) -> 
     if kept(first):
         low, high = first, first + step
         while high <= most and kept(high):
-            step *= 2
+            step = min(2 * step, longest)
             low, high = high, high + step
         high = min(high, most + 1)
     else:
         low, high = first - step, first
         while low >= least and not kept(low):
-            step *= 2
+            step = min(2 * step, longest)
             low, high = low - step, low
         if low < least:
             if not kept(least):

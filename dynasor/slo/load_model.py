@@ -27,6 +27,8 @@ from dynasor.suites import Query, Suite
 
 COUNTED = 400
 """Arrivals of a run, all classes, whose latency counts, where nothing else is said."""
+LASTS = 5.0
+"""How long a run lasts, as a multiple of the longest time that is promised, at least."""
 WARM_UP = 0.2
 """Arrivals before these, which find the engines still empty, as a share of the counted ones."""
 
@@ -84,7 +86,9 @@ class LoadModel:
         aging: starvation guard of the gang policies.
         fit_memory: whether they look ahead in memory.
         ranked: what a ranker says of each question, class by class; for plans that rank.
-        counted: arrivals of a run, all classes, whose latency counts.
+        counted: arrivals of a run, all classes, whose latency counts, at least.
+        lasting: seconds that they take to come, at least: before a queue has had the time to grow, any
+            rate would seem to be served.
         seed: of arrivals and samples.
     """
 
@@ -98,6 +102,7 @@ class LoadModel:
         fit_memory: bool,
         ranked: Mapping[str, Mapping[str, Ranked]],
         counted: int = COUNTED,
+        lasting: float = 0.0,
         seed: int,
     ) -> None:
         self._engine = engine
@@ -116,6 +121,7 @@ class LoadModel:
             for each, rank in ranks.items()
         }
         self._counted = counted
+        self._lasting = lasting
         self._seed = seed
 
     def latencies(
@@ -138,7 +144,7 @@ class LoadModel:
         """
         found: dict[str, list[NDArray[np.float64]]] = {group: [] for group in self._classes}
         for repeat in repeats:
-            begin = WARM_UP * self._counted / rate
+            begin = WARM_UP * self._seconds(rate)
             by_class: dict[str, list[float]] = {group: [] for group in self._classes}
             for completion in self._run(plan, self._arrivals(rate, repeat, among), repeat):
                 if completion[1] >= begin:
@@ -146,6 +152,10 @@ class LoadModel:
             for group, values in by_class.items():
                 found[group].append(np.array(values))
         return {group: Latencies(tuple(runs)) for group, runs in found.items()}
+
+    def _seconds(self, rate: float) -> float:
+        """That the arrivals that count take to come."""
+        return max(self._counted / rate, self._lasting)
 
     def _arrivals(
         self, rate: float, repeat: int, among: Mapping[str, Collection[str]] | None
@@ -162,7 +172,7 @@ class LoadModel:
                 Suite(group, queries, "boxed"),
                 self._traffic,
                 rate=rate * each.share / total,
-                duration=(1 + WARM_UP) * self._counted / rate,
+                duration=(1 + WARM_UP) * self._seconds(rate),
                 seed=(self._seed, repeat, place),
             )
         arrivals.sort(key=lambda arrival: arrival.time)

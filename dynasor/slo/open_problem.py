@@ -12,7 +12,7 @@ from dynasor.config import Config
 from dynasor.engines.calibration import Calibration
 from dynasor.errors import ConfigError, DataError
 from dynasor.scheduling.aging import aging_of
-from dynasor.slo.load_model import ClassTraffic, LoadModel
+from dynasor.slo.load_model import LASTS, ClassTraffic, LoadModel
 from dynasor.slo.prediction import Problem
 from dynasor.slo.recorded_classes import ranks_of
 from dynasor.slo.space import Space
@@ -37,6 +37,7 @@ def load_model(
         fit_memory=config.scheduler.fit_memory,
         ranked=ranks_of(config, classes),
         counted=counted,
+        lasting=LASTS * max((each.longest for each in config.slo.classes.values()), default=0.0),
         seed=seed,
     )
 

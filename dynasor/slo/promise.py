@@ -154,6 +154,11 @@ class QueryClass(Section):
         return sorted((percentile_of(name), seconds) for name, seconds in self.latency.items())
 
     @property
+    def longest(self) -> float:
+        """The longest time that is promised, seconds; 0 where none is."""
+        return max([*(seconds for _, seconds in self.targets), self.deadline or 0.0])
+
+    @property
     def risk(self) -> float:
         """The chance that the promised loss is broken: delta, or 0.1 where it is not set."""
         return 0.1 if self.delta is None else self.delta

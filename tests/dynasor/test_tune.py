@@ -258,6 +258,20 @@ def test_a_heavier_class_waits_less_and_the_others_more(recorded: Path) -> None:
     assert light[0] > light[1]
 
 
+def test_a_run_lasts_long_enough_for_a_queue_to_grow(recorded: Path) -> None:
+    queries = collect_questions(read_traces(recorded / "trace.jsonl"))
+    plan = Plan(Platform("default", 16, False, 1), {"all": Setting("fixed:1", SAMPLES, 1)})
+    counts = []
+    for lasting in (0.0, 20.0):
+        load = LoadModel(Calibration.read(recorded / "engine.json"), {"all": ClassTraffic(queries, 1)},
+                         parse_traffic("poisson"), aging=None, fit_memory=False, ranked={},
+                         counted=20, lasting=lasting, seed=0)  # fmt: skip
+        [run] = load.latencies(plan, 10, repeats=[0])["all"].runs
+        counts.append(len(run))
+    assert 5 < counts[0] < 40
+    assert 150 < counts[1] < 250
+
+
 def test_capacity_grows_with_the_load(tmp_path: Path, recorded: Path) -> None:
     config = tmp_path / "promise.toml"
     config.write_text(PROMISE.format(rate=5, epsilon=0.1, p90=1.5), encoding="utf-8")
@@ -271,8 +285,8 @@ def test_capacity_grows_with_the_load(tmp_path: Path, recorded: Path) -> None:
         found: dict[str, object] = json.loads(result.stdout)
         return found
 
-    few, many = ask("--rate", "5"), ask("--rate", "60", "--replicas", "1")
+    few, many = ask("--rate", "3"), ask("--rate", "10", "--replicas", "1")
     assert few["replicas_needed"]["value"] < many["replicas_needed"]["value"]
     low, high = many["highest_rate"]["range"]
     assert low <= high
-    assert 0 < many["highest_rate"]["value"] < 60
+    assert 0 < many["highest_rate"]["value"] < 10
