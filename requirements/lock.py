@@ -18,8 +18,8 @@ import tomllib
 from pathlib import Path
 
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "sentence-transformers"}
-USED = ("cpu", "rank", "serve")
-ALL = (*USED, "hub", "rank-data", "train", "tune", "ray", "dev")
+USED = ("cpu", "rank", "serve", "tune")
+ALL = (*USED, "hub", "rank-data", "train", "ray", "dev")
 HERE = Path(__file__).parent
 
 
