@@ -83,16 +83,8 @@ def score_all(samples: Sequence[TraceSample], model_path: Path) -> list[Scored]:
     """Log-odds after each line of each sample, one pass a sample."""
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     model = LlamaForSequenceClassification.from_pretrained(model_path, dtype=torch.float32).eval()
-    examples = []
-    for sample in samples:
-        assert sample.prompt is not None
-        assert sample.text is not None
-        question = sample.prompt if isinstance(sample.prompt, str) else sample.prompt[0]["content"]
-        text = sample.text
-        lines = text.count("\n") + 1
-        examples.append(
-            example_of(LabelledSolution("", 0, question, text, lines, 0, False), tokenizer)
-        )
+    (newline,) = tokenizer.encode("\n", add_special_tokens=False)
+    examples = [example_of(_unlabelled(sample), tokenizer) for sample in samples]
     order = sorted(range(len(examples)), key=lambda place: len(examples[place].ids))
     scored: list[Scored | None] = [None] * len(examples)
     with torch.inference_mode():
@@ -100,11 +92,21 @@ def score_all(samples: Sequence[TraceSample], model_path: Path) -> list[Scored]:
             places = order[first : first + ROWS]
             batch = batch_of([examples[place] for place in places])
             logits = logits_of(model, batch)
+            ends = batch.ids[batch.rows, batch.places] == newline
+            ends |= batch.rows.diff(append=torch.tensor([-1])) != 0  # the last of each
             for row, place in enumerate(places):
                 sample = samples[place]
-                values = tuple(logits[batch.rows == row].tolist())
+                values = tuple(logits[ends & (batch.rows == row)].tolist())
                 scored[place] = Scored(sample.query, sample.answer == sample.gold, values)
     return [each for each in scored if each is not None]
+
+
+def _unlabelled(sample: TraceSample) -> LabelledSolution:
+    """A sample in the form that the training reads, with no label worth looking at."""
+    assert sample.prompt is not None
+    assert sample.text is not None
+    question = sample.prompt if isinstance(sample.prompt, str) else sample.prompt[0]["content"]
+    return LabelledSolution(sample.query, 0, question, sample.text, 0, False)
 
 
 def figures_of(solutions: Sequence[Scored]) -> list[Figures]:

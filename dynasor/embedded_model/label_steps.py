@@ -1,21 +1,22 @@
 """Label steps of sampled solutions: `python -m dynasor.embedded_model.label_steps --out FILE`.
 
 The embedded model samples solutions of problems, and the worked solution that the generator wrote
-says up to which line each of them is right: the data that `train_reward` learns from, and that
-`evaluate_reward` measures on. A line is right when it and all lines before it are the worked ones.
+says up to which character each of them is right: the data that `train_reward` learns from. A step is
+right when it and all before it are the worked ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from os.path import commonprefix
 from pathlib import Path
 
 from dynasor.embedded_model import path
 from dynasor.embedded_model.evaluate import LONGEST_SOLUTION, Sampler
-from dynasor.embedded_model.problems import problems
+from dynasor.embedded_model.problems import Problem, problems
 
 CHUNK = 250
 """Problems sampled at a time, so that a stopped run keeps what it has."""
@@ -30,8 +31,7 @@ class LabelledSolution:
         level: 1 to 5.
         question: what was asked.
         text: the solution.
-        lines: how many lines it has.
-        good: how many of them, from the first, are right.
+        right: how many of its characters, from the first, are those of the worked solution.
         correct: whether its answer is right.
     """
 
@@ -39,19 +39,15 @@ class LabelledSolution:
     level: int
     question: str
     text: str
-    lines: int
-    good: int
+    right: int
     correct: bool
 
 
-def right_lines(text: str, worked: str) -> int:
-    """How many lines of a solution, from the first, are those of the worked one."""
-    good = 0
-    for line, truth in zip(text.split("\n"), worked.split("\n"), strict=False):
-        if line != truth:
-            break
-        good += 1
-    return good
+def labelled(problem: Problem, text: str) -> LabelledSolution:
+    """A sampled solution of a problem, compared with the worked one."""
+    right = len(commonprefix([text, problem.solution]))
+    correct = text.split("\n")[-1] == problem.solution.split("\n")[-1]
+    return LabelledSolution(problem.id, problem.level, problem.question, text, right, correct)
 
 
 def read_labels(file: Path) -> Iterator[LabelledSolution]:
@@ -79,26 +75,9 @@ def main() -> None:
             drawn = sampler.sample(prompts, options.samples, LONGEST_SOLUTION)
             for problem, group in zip(part, drawn, strict=True):
                 for text in [sample.text for sample in group]:
-                    row = LabelledSolution(
-                        problem.id,
-                        problem.level,
-                        problem.question,
-                        text,
-                        text.count("\n") + 1,
-                        right_lines(text, problem.solution),
-                        _answers(text, problem.solution),
-                    )
-                    file.write(json.dumps(asdict(row)) + "\n")
+                    file.write(json.dumps(asdict(labelled(problem, text))) + "\n")
             file.flush()
             print(f"{first + len(part)} problems", flush=True)
-
-
-def _answers(text: str, worked: str) -> bool:
-    return _last_line(text.split("\n")) == _last_line(worked.split("\n"))
-
-
-def _last_line(lines: Sequence[str]) -> str:
-    return lines[-1]
 
 
 if __name__ == "__main__":
