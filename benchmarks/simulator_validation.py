@@ -23,7 +23,7 @@ import numpy as np
 from certaindex.early_cut import EarlyCut
 from certaindex.stopping import parse_rule
 from dynasor.bench.online_folder import COMPLETIONS, POINTS
-from dynasor.bench.recorded import collect_questions
+from dynasor.bench.recorded import collect_questions, self_consistency
 from dynasor.bench.service import allocator_of
 from dynasor.bench.simulation import VLLM, Cluster, simulate
 from dynasor.bench.slo import Window
@@ -66,10 +66,10 @@ def main() -> None:
                 aging=Aging(),
                 forecast=Forecast(rule) if system.hints == "forecast" else None,
                 when_due=system.when_due,
-                weigh=(lambda s: evidence.weigh(s.logprobs))
-                if evidence and system.weighs
-                else None,
-                cut=EarlyCut.of(evidence) if evidence and system.cuts else None,
+                program=self_consistency(
+                    (lambda s: evidence.weigh(s.logprobs)) if evidence and system.weighs else None,
+                    EarlyCut.of(evidence) if evidence and system.cuts else None,
+                ),
                 seed=seed,
             )
             draws.append([c.latency for c in ended.completions if window.holds(c.arrival.time)])

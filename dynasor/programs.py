@@ -60,6 +60,8 @@ class Algorithm:
             fill an engine that has room.
         in_order: whether its requests may be folded in the order of their proposal; not where the
             answer depends on which is faster.
+        whole_samples: whether what it asks the model for are whole answers to the question, and so can
+            be recorded and replayed.
     """
 
     build: Callable[[Ingredients], Program]
@@ -71,6 +73,7 @@ class Algorithm:
     scored: bool = False
     fills: bool = False
     in_order: bool = True
+    whole_samples: bool = False
 
 
 def algorithm_of(config: Config) -> Algorithm:
@@ -95,6 +98,26 @@ def rule_of(config: Config) -> str:
     """The stop rule: that of the configuration, or the program's own in place of `default`."""
     rule = config.allocator.rule
     return algorithm_of(config).rule(config) if rule == "default" else rule
+
+
+def recording_of(config: Config) -> Config:
+    """The configuration that draws the same whole samples, all of them to their ends, and no more.
+
+    Raises:
+        ConfigError: if the program's requests are not whole samples.
+    """
+    algorithm = algorithm_of(config)
+    if not algorithm.whole_samples:
+        fit = ", ".join(name for name, each in _ALGORITHMS.items() if each.whole_samples)
+        raise ConfigError(
+            f"algorithm.name = {config.algorithm.name!r}: it asks for steps or probes, which no trace "
+            f"holds; what can be recorded are the samples of {fit}"
+        )
+    changes: dict[str, object] = {"early_cut": False}
+    if algorithm.scored:  # rewards are not kept
+        changes["name"] = "self-consistency"
+    plain = algorithm.plain(config)
+    return plain.model_copy(update={"algorithm": plain.algorithm.model_copy(update=changes)})
 
 
 def sampling_of(config: Config) -> Sampling:
@@ -239,9 +262,14 @@ def _search(build: Callable[[Ingredients], Program], wave: Callable[[Config], in
 
 _ALGORITHMS: dict[str, Algorithm] = {
     "self-consistency": Algorithm(
-        _self_consistency, full=lambda config: f"fixed:{config.algorithm.samples}", fills=True
+        _self_consistency,
+        full=lambda config: f"fixed:{config.algorithm.samples}",
+        fills=True,
+        whole_samples=True,
     ),
-    "best-of-n": Algorithm(_best_of_n, rule=_reward_rule, scored=True, fills=True),
+    "best-of-n": Algorithm(
+        _best_of_n, rule=_reward_rule, scored=True, fills=True, whole_samples=True
+    ),
     # A whole level at once.
     "beam-search": _search(_beam_search, _samples),
     "dvts": _search(lambda given: _beam_search(given, diverse=True), _samples),
@@ -257,6 +285,7 @@ _ALGORITHMS: dict[str, Algorithm] = {
         _deepconf,
         rule=lambda config: f"consensus:0.95,min={config.algorithm.deepconf.warm_up or 4}",
         plain=lambda config: _with(config, "deepconf", warm_up=0),
+        whole_samples=True,
     ),
     "short-m-of-k": Algorithm(
         _short_m_of_k,
@@ -264,5 +293,6 @@ _ALGORITHMS: dict[str, Algorithm] = {
         plain=lambda config: _with(config, "short", first=config.algorithm.samples),
         wave=_samples,
         in_order=False,
+        whole_samples=True,
     ),
 }

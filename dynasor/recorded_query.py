@@ -42,6 +42,7 @@ class RecordedQuery:
         gold: group of the right answer, None where no sample gave it.
         graded: whether the right answer is known.
         logprobs: of each sample's tokens, nats; empty where those of some were not recorded.
+        confidence: of each sample's tokens, likewise.
     """
 
     id: str
@@ -50,6 +51,7 @@ class RecordedQuery:
     gold: int | None
     graded: bool = True
     logprobs: tuple[Sequence[float], ...] = ()
+    confidence: tuple[Sequence[float], ...] = ()
 
     def weights(self, evidence: Evidence | None) -> Sequence[float]:
         """Vote weight of each sample: 1, or what its likelihood says."""
@@ -88,10 +90,16 @@ def _query(name: str, rows: list[TraceSample], grouping: Grouping) -> RecordedQu
         tuple(row.tokens for row in rows),
         gold if gold in set(groups) else None,
         graded=rows[0].gold is not None,
-        logprobs=tuple(array("d", row.logprobs) for row in rows if row.logprobs)
-        if all(row.logprobs for row in rows)
-        else (),
+        logprobs=_of_all(row.logprobs for row in rows),
+        confidence=_of_all(row.confidence for row in rows),
     )
+
+
+def _of_all(values: Iterable[Sequence[float] | None]) -> tuple[Sequence[float], ...]:
+    """What is known of each token of each sample; nothing where it is not known of one of them."""
+    known = [array("d", each) if each else None for each in values]
+    whole = tuple(each for each in known if each is not None)
+    return whole if len(whole) == len(known) else ()
 
 
 def is_right(query: RecordedQuery, answer: int | None) -> bool:

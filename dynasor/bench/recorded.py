@@ -1,12 +1,15 @@
-"""Recorded questions for the simulator: what each sample would answer, and how many tokens it takes."""
+"""Recorded questions for the simulator: what each sample would answer, and how many tokens it takes.
+
+Programs whose requests are whole samples can be played on them.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from algorithms.program import Sampling
+from algorithms.program import Program, Sampling
 from algorithms.self_consistency import SelfConsistency, Weigh
 from algorithms.task import Task
 from certaindex.early_cut import EarlyCut
@@ -18,7 +21,10 @@ from dynasor.traces import TraceSample
 
 PROMPT_TOKENS = 200
 """Tokens of a prompt where the trace does not say."""
-_SAMPLING = Sampling()  # the samples are recorded, nobody draws
+_SAMPLING = Sampling(top_logprobs=1)  # the samples are recorded, nobody draws
+
+BuildProgram = Callable[[Task, int], Program]
+"""Makes the program of a query from its task and the samples of its full budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,10 @@ class RecordedQuestion:
     def logprobs(self, sample: int) -> Sequence[float] | None:
         """Log-probability of each token of a sample; None where that was not recorded."""
         return self.query.logprobs[sample] if self.query.logprobs else None
+
+    def confidence(self, sample: int) -> Sequence[float] | None:
+        """Confidence of each token of a sample; None where that was not recorded."""
+        return self.query.confidence[sample] if self.query.confidence else None
 
     def is_right(self, answer: str | None) -> bool | None:
         """Whether an answer is the right one, None where that is not known."""
@@ -98,26 +108,17 @@ def check_budget(questions: Mapping[str, RecordedQuestion], samples: int) -> Non
             )
 
 
-def program_of(
-    name: str, samples: int, weigh: Weigh | None = None, cut: EarlyCut | None = None
-) -> SelfConsistency:
-    """Self-consistency over recorded answers, which are compared as they are.
-
-    Args:
-        name: id of the program.
-        samples: the full budget.
-        weigh: vote weight of a sample, or None.
-        cut: which running samples are cut, or None.
-    """
-    return SelfConsistency(
-        Task(
-            name,
-            "",
-            sampling=_SAMPLING,
-            extract=lambda text: text or None,
-            groups=AnswerGroups(ExactEquivalence()),
-        ),
-        samples=samples,
-        weigh=weigh,
-        cut=cut,
+def recorded_task(name: str) -> Task:
+    """The task of a query whose answers are recorded; they are compared as they are."""
+    return Task(
+        name,
+        "",
+        sampling=_SAMPLING,
+        extract=lambda text: text or None,
+        groups=AnswerGroups(ExactEquivalence()),
     )
+
+
+def self_consistency(weigh: Weigh | None = None, cut: EarlyCut | None = None) -> BuildProgram:
+    """Builds self-consistency; see there for the vote's weight and for what is cut."""
+    return lambda task, samples: SelfConsistency(task, samples=samples, weigh=weigh, cut=cut)

@@ -18,7 +18,7 @@ from dynasor.bench.arrivals import CHAT, group_of
 from dynasor.bench.live_run import Keep
 from dynasor.bench.online import StageRun
 from dynasor.bench.online_plan import Point
-from dynasor.bench.recorded import RecordedQuestion
+from dynasor.bench.recorded import RecordedQuestion, self_consistency
 from dynasor.bench.reference import Reference, spread
 from dynasor.bench.service import allocator_of
 from dynasor.bench.simulation import VLLM, Cluster, Simulated, simulate
@@ -199,8 +199,9 @@ class SimulatedStage:
             forecast=self._forecast(system),
             ranked=None if system.hints == "none" else self._ranked,
             when_due=system.when_due,
-            weigh=self._weigh if system.weighs else None,
-            cut=self._cut if system.cuts else None,
+            program=self_consistency(
+                self._weigh if system.weighs else None, self._cut if system.cuts else None
+            ),
             seed=seed,
         )
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from algorithms.self_consistency import Weigh
-from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator
 from dynasor.bench.cluster import Cluster
-from dynasor.bench.recorded import RecordedQuestion, check_budget
+from dynasor.bench.recorded import (
+    BuildProgram,
+    RecordedQuestion,
+    check_budget,
+    self_consistency,
+)
 from dynasor.bench.virtual_front_end import ByGroup, FrontEnd
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.simulated import Replica
@@ -66,8 +69,7 @@ def simulate(
     forecast: ByGroup[Forecast] | None = None,
     ranked: Mapping[str, Ranked] | None = None,
     when_due: bool = False,
-    weigh: Weigh | None = None,
-    cut: EarlyCut | None = None,
+    program: BuildProgram | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Simulated:
@@ -85,8 +87,8 @@ def simulate(
             for none.
         ranked: what a ranker says of each question, None for no ranks.
         when_due: see `dynasor.runtime.Runtime.solve`.
-        weigh: vote weight of a sample, or None.
-        cut: which running samples are cut because they have become improbable, or None.
+        program: builds that of a query; its requests must be whole samples. Plain self-consistency where
+            None.
         seed: of the order in which each arrival gets the recorded samples.
         progress: called with the number of completions, from time to time.
 
@@ -108,8 +110,7 @@ def simulate(
         forecast,
         ranked or {},
         when_due,
-        weigh,
-        cut,
+        program or self_consistency(),
         str(seed),
     )
     front.run(workload, progress)

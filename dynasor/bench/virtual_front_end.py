@@ -13,11 +13,14 @@ from heapq import heappop, heappush
 from typing import Any, TypeAlias, TypeVar
 
 from algorithms.program import Generation, Progress, Request
-from algorithms.self_consistency import Weigh
-from certaindex.early_cut import EarlyCut
 from dynasor.allocator import Allocator, StopReason
 from dynasor.bench.cluster import Cluster
-from dynasor.bench.recorded import RecordedQuestion
+from dynasor.bench.recorded import (
+    BuildProgram,
+    RecordedQuestion,
+    recorded_task,
+    self_consistency,
+)
 from dynasor.bench.virtual_fleet import VirtualFleet
 from dynasor.bench.virtual_query import VirtualQuery
 from dynasor.bench.virtual_router import build_router
@@ -47,7 +50,7 @@ class FrontEnd:
         replicas: what serves.
         cluster: what the front end takes, and which replica runs what.
         queue: builds the queue of jobs for which the router does not choose a replica.
-        questions, allocator, samples, forecast, ranked, when_due, weigh, cut, seed: see `simulate`.
+        questions, allocator, samples, forecast, ranked, when_due, program, seed: see `simulate`.
     """
 
     def __init__(
@@ -61,8 +64,7 @@ class FrontEnd:
         forecast: ByGroup[Forecast] | None,
         ranked: Mapping[str, Ranked],
         when_due: bool,
-        weigh: Weigh | None,
-        cut: EarlyCut | None,
+        program: BuildProgram,
         seed: str,
     ) -> None:
         self.completions: list[Completion] = []
@@ -74,8 +76,7 @@ class FrontEnd:
         self._forecast = forecast
         self._ranked = ranked
         self._when_due = when_due
-        self._weigh = weigh
-        self._early_cut = cut
+        self._program = program
         self._seed = seed
         self._mean_tokens = [500.0, 0]  # of ended samples, and how many
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -137,9 +138,11 @@ class FrontEnd:
             raise DataError(
                 f"arrival {arrival.id} asks {arrival.question!r}, which was not recorded"
             )
-        samples = of_group(self._samples, arrival.group) if arrival.kind == "query" else 1
+        chat = arrival.kind == "chat"
+        samples = 1 if chat else of_group(self._samples, arrival.group)
         order = question.order(f"{self._seed}/{arrival.id}", samples)
-        query = VirtualQuery(arrival, question, order, self._weigh, self._early_cut)
+        build = self_consistency() if chat else self._program
+        query = VirtualQuery(arrival, question, order, build(recorded_task(arrival.id), samples))
         self._open_queries[arrival.id] = query
         self._fleet.router.arrive(arrival.id)
         if self._forecast is not None:
@@ -168,13 +171,18 @@ class FrontEnd:
             return  # its query has stopped
         query, request = owner
         sample = query.order[request.index]
-        text, logprobs = query.question.text(sample), query.question.logprobs(sample)
+        question, tokens = query.question, report.tokens
+        logprobs, confidence = question.logprobs(sample), question.confidence(sample)
         if not report.finished:
-            known = None if logprobs is None else logprobs[: report.tokens]
-            query.program.receive(Progress(request.id, "", report.tokens, logprobs=known))
+            known = None if logprobs is None else logprobs[:tokens]
+            sure = None if confidence is None else confidence[:tokens]
+            query.program.receive(Progress(request.id, "", tokens, sure, known))
             self._carry_out(watch(query))
             return
-        generation = Generation(request.id, text, report.tokens, logprobs=logprobs)
+        text = question.text(sample)
+        generation = Generation(
+            request.id, text, tokens, confidence=confidence, logprobs=logprobs
+        )
         self._fold(query, report.job, generation)
 
     def _fold(self, query: VirtualQuery, job: Job, generation: Generation) -> None:
@@ -218,6 +226,8 @@ class FrontEnd:
                     self._hint(query)
 
     def _start(self, query: VirtualQuery, request: Request) -> None:
+        if request.kind != "sample" or request.prefix:
+            raise DataError(f"{request.id}: only whole samples can be had from a trace")
         job = query.start(request)
         self._owners[job] = (query, request)
         self._fleet.submit(job, request)

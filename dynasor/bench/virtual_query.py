@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from algorithms.program import Request
-from algorithms.self_consistency import Weigh
-from certaindex.early_cut import EarlyCut
+from algorithms.program import Program, Request
 from dynasor.allocator import LiveQuery
-from dynasor.bench.recorded import RecordedQuestion, program_of
+from dynasor.bench.recorded import RecordedQuestion
 from dynasor.bench.workload import Arrival
 from dynasor.engines.simulated_job import Job
 from dynasor.scheduling.forecast import QueryForecast
@@ -23,7 +21,7 @@ class VirtualQuery(LiveQuery):
         arrival: as which it came.
         question: that it asks.
         order: which recorded sample each of its requests gets, by index.
-        weigh, cut: see `SelfConsistency`.
+        program: at work on it.
 
     Attributes:
         jobs: in flight, by name.
@@ -37,10 +35,9 @@ class VirtualQuery(LiveQuery):
         arrival: Arrival,
         question: RecordedQuestion,
         order: list[int],
-        weigh: Weigh | None,
-        cut: EarlyCut | None,
+        program: Program,
     ) -> None:
-        super().__init__(program_of(arrival.id, len(order), weigh, cut))
+        super().__init__(program)
         self.arrival = arrival
         self.question = question
         self.order = order

@@ -102,7 +102,7 @@ AlgorithmOption = Annotated[
     str | None,
     typer.Option(
         "--algorithm",
-        help="Reasoning program: best-of-n, beam-search, dvts, rebase, mcts, dynasor-cot, deepconf, "
+        help="Reasoning program: self-consistency, best-of-n, beam-search, dvts, rebase, mcts, dynasor-cot, deepconf, "
         "short-m-of-k.",
         show_default="self-consistency",
     ),

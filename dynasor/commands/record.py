@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dynasor.commands.options import (
+    AlgorithmOption,
     BaseUrlOption,
     BenchSeedOption,
     ConfigOption,
@@ -46,6 +47,7 @@ def record(
         bool, typer.Option("--logprobs", help="Keep each token's log-probability as well.")
     ] = False,
     instruction: InstructionOption = None,
+    algorithm: AlgorithmOption = None,
     config: ConfigOption = None,
     engine: EngineOption = None,
     model: ModelOption = None,
@@ -58,12 +60,14 @@ def record(
 ) -> None:
     """Sample every question of a suite with the full budget, and keep each sample.
 
-    Stopped or killed, the same command goes on where it was.
+    With --algorithm deepconf the confidence of each token is kept as well. Only programs whose requests are
+    whole samples can be recorded. Stopped or killed, the same command goes on where it was.
     """
     from rich.console import Console
 
     from dynasor.commands.engine import run
     from dynasor.config import load_config
+    from dynasor.programs import recording_of
     from dynasor.suites import load_suite
 
     given = overrides(
@@ -76,13 +80,11 @@ def record(
         seed=seed,
         extractor=extractor,
         instruction=instruction,
+        algorithm=algorithm,
         logprobs=logprobs or None,
         tune_cpu=tune_cpu,
     )
-    settings = bench_seed(load_config(config, given))
-    # A record is of whole samples, whatever the configuration says of live ones.
-    whole = settings.algorithm.model_copy(update={"early_cut": False})
-    settings = settings.model_copy(update={"algorithm": whole})
+    settings = recording_of(bench_seed(load_config(config, given)))
     questions = load_suite(
         suite, limit=limit, split=split, question_field=question_field, answer_field=answer_field
     )

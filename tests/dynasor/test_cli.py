@@ -98,6 +98,8 @@ def test_rules_as_json_can_all_be_parsed(run_here):
         (["bench", "embedded", "--budget", "2"], "allocator.budget = 2"),
         (["bench", "embedded", "--budget", "0.5", "--no-baseline"], "--no-baseline"),
         (["bench", "embedded", "--rule", "luck"], "rule 'luck'"),
+        (["record", "embedded", "--out", "x", "--algorithm", "rebase"], "asks for steps or probes"),
+        (["record", "embedded", "--out", "x", "--algorithm", "dynasor-cot"], "steps or probes"),
         (["replay", "nowhere.jsonl"], "nowhere.jsonl"),
         (["replay", "nowhere.jsonl", "--budget", "0"], "--budget = 0"),
     ],
@@ -153,6 +155,20 @@ def test_record_makes_a_trace_that_replay_reads(run_here, recorded, tmp_path):
     assert result.returncode == 0, result.stderr
     replayed = run_here("replay", out / "samples.jsonl", "--rule", "fixed:2", "--json")
     assert json.loads(replayed.stdout)["max_samples"] == 3
+
+
+@pytest.mark.parametrize("name", ["best-of-n", "deepconf", "short-m-of-k"])
+def test_programs_whose_requests_are_samples_can_be_recorded(
+    run_here, recorded, tmp_path, name, monkeypatch
+):
+    suite, traces = recorded
+    monkeypatch.setenv("DYNASOR_ENGINE__TRACES", str(traces))
+    out = tmp_path / "recorded"
+    done = run_here(
+        "record", suite, "--engine", "replay", "-n", 4, "--out", out, "--algorithm", name
+    )
+    assert done.returncode == 0, done.stderr
+    assert lines(out / "samples.jsonl") == 4 * len(SPLITS), "none is cut, none is missing"
 
 
 def lines(path):

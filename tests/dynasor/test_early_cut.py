@@ -16,7 +16,7 @@ from certaindex.evidence import Evidence
 from certaindex.groups import AnswerGroups, ExactEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
-from dynasor.bench.recorded import collect_questions
+from dynasor.bench.recorded import collect_questions, self_consistency
 from dynasor.bench.service import Service
 from dynasor.bench.simulation import Cluster, simulate
 from dynasor.bench.systems import all_systems
@@ -114,7 +114,13 @@ def simulated_and_replayed(seed, wave):
     arrival = Arrival("a", 0.0, "q", "query", "g", None)
     cluster = Cluster(ReplicaSettings(StepTime(1.0)))
     ended = simulate(
-        [arrival], trace, cluster, PerQuery(RULE, wave), samples=12, cut=CUT, seed=seed
+        [arrival],
+        trace,
+        cluster,
+        PerQuery(RULE, wave),
+        samples=12,
+        program=self_consistency(cut=CUT),
+        seed=seed,
     )
     return ended.completions[0], replayed(
         list(drawn(seed)), trace["q"].order(f"{seed}/a", 12), wave

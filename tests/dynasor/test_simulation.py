@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies
 from certaindex.stopping import parse_rule
 from certaindex.value import value_of_next_sample
 from dynasor.allocator import GlobalBudget, PerQuery
-from dynasor.bench.recorded import collect_questions
+from dynasor.bench.recorded import collect_questions, self_consistency
 from dynasor.bench.simulation import Cluster, queue_builder, simulate
 from dynasor.bench.virtual_front_end import FrontEnd
 from dynasor.bench.workload import Arrival
@@ -325,5 +325,6 @@ def test_votes_are_weighed_by_the_recorded_likelihood():
     )
     for weigh, right in ((None, False), (lambda sample: -1 / sample.logprobs[0], True)):
         arrival = [Arrival("a", 0.0, "q", "query", "g", None)]
-        ended = simulate(arrival, rows, cluster(), fixed(3, 3), samples=3, weigh=weigh)
+        program = self_consistency(weigh)
+        ended = simulate(arrival, rows, cluster(), fixed(3, 3), samples=3, program=program)
         assert ended.completions[0].correct is right
