@@ -2,7 +2,7 @@
 
     python benchmarks/replay_programs.py TRACE.jsonl.gz --samples 16 --orders 20
 
-The trace needs texts, and for DeepConf the confidence of each token. Prints accuracy, tokens and
+DeepConf is left out where the trace lacks the confidence of each token. Prints accuracy, tokens and
 latency (tokens in step) a query, each against self-consistency on the same samples in the same orders,
 with 95% bootstrap intervals over queries.
 """
@@ -65,11 +65,11 @@ def self_consistency(answers: dict[str, str | None], n: int) -> Program:
     return SelfConsistency(Task("q", "", sampling=Sampling(), **common(answers)), samples=n)
 
 
-def systems(n: int, group: int) -> list[System]:
+def systems(n: int, group: int, *, confident: bool) -> list[System]:
     rows = [System("self-consistency", self_consistency)]
     rows += [System("self-consistency, default rule", self_consistency, "default", 1)]
     rows += [System(f"short-{m}-of-{n}", short(m)) for m in sorted({1, n // 4, n // 2, 3 * n // 4})]
-    for keep in (0.9, 0.5, 0.1):
+    for keep in (0.9, 0.5, 0.1) if confident else ():
         rows.append(System(f"DeepConf offline, keep {keep:g}", deepconf(keep, 0, group)))
         for rule in ("never", f"consensus:0.95,min={n // 4}"):
             name = f"DeepConf online, keep {keep:g}, {rule.partition(':')[0]}"
@@ -106,7 +106,8 @@ def main() -> None:
     print("| system | accuracy, % | change, points | tokens | of full | latency of full |")
     print("|---|---|---|---|---|---|")
     full: np.ndarray | None = None
-    for system in systems(options.samples, options.group):
+    confident = all(row.confidence for rows in queries.values() for row in rows)
+    for system in systems(options.samples, options.group, confident=confident):
         rule, figures = parse_rule(system.rule), []
         for name, rows in queries.items():
             gold, rows = rows[0].gold, unique_texts(rows)

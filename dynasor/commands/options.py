@@ -102,8 +102,8 @@ AlgorithmOption = Annotated[
     str | None,
     typer.Option(
         "--algorithm",
-        help="Reasoning program: self-consistency, best-of-n, beam-search, dvts, rebase, mcts, dynasor-cot, deepconf, "
-        "short-m-of-k.",
+        help="Reasoning program: self-consistency, best-of-n, beam-search, dvts, rebase, mcts, "
+        "dynasor-cot, deepconf, short-m-of-k.",
         show_default="self-consistency",
     ),
 ]

@@ -1,0 +1,146 @@
+"""Tree searches against best-of-N with the same reward model, at equal tokens.
+
+    python benchmarks/tree_against_best_of_n.py runs/embedded/full/samples.jsonl runs/programs
+
+The first argument is a trace of the embedded model with 16 samples a question, which are scored here;
+the second the folder of `benchmarks/programs.py`. For each budget n: votes by majority, weighed by reward,
+and the best one, over random draws of n of the samples. Then each search that was run, against
+best-of-N (weighed) with as many tokens on the same questions, between two whole n by interpolation.
+95% bootstrap intervals over questions, differences paired by question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dynasor.embedded_model import reward_path
+from dynasor.embedded_model.evaluate_reward import score_all
+from dynasor.intervals import bootstrap
+from dynasor.traces import read_traces
+
+MOST = 16
+PROGRAMS = ("beam-search", "dvts", "rebase", "mcts")
+
+
+class Scored(NamedTuple):
+    """A sample: its answer, whether it is right, its tokens, its reward."""
+
+    answer: str | None
+    right: bool
+    tokens: int
+    reward: float
+
+
+Weigh = Callable[[Sequence[Scored]], Mapping[str, float]]
+
+
+def majority(samples: Sequence[Scored]) -> Mapping[str, float]:
+    return _summed(samples, lambda sample: 1.0)
+
+
+def weighted(samples: Sequence[Scored]) -> Mapping[str, float]:
+    return _summed(samples, lambda sample: sample.reward)
+
+
+def best(samples: Sequence[Scored]) -> Mapping[str, float]:
+    weights: dict[str, float] = {}
+    for sample in samples:
+        if sample.answer is not None:
+            weights[sample.answer] = max(weights.get(sample.answer, 0.0), sample.reward)
+    return weights
+
+
+def _summed(samples: Sequence[Scored], weight: Callable[[Scored], float]) -> Mapping[str, float]:
+    weights: dict[str, float] = defaultdict(float)
+    for sample in samples:
+        if sample.answer is not None:
+            weights[sample.answer] += weight(sample)
+    return weights
+
+
+def is_right(samples: Sequence[Scored], weigh: Weigh) -> bool:
+    """Whether the heaviest answer is right; of equals the first."""
+    weights = weigh(samples)
+    if not weights:
+        return False
+    chosen = max(weights, key=lambda answer: weights[answer])
+    return next(sample.right for sample in samples if sample.answer == chosen)
+
+
+def scored(trace: Path, model: Path) -> dict[str, list[Scored]]:
+    """The samples of each question, with their rewards."""
+    rows = [row for row in read_traces(trace) if row.text and row.sample < MOST]
+    questions: dict[str, list[Scored]] = {}
+    for row, judged in zip(rows, score_all(rows, model), strict=True):
+        reward = 1 / (1 + float(np.exp(-judged.at(1.0))))
+        sample = Scored(row.answer, row.answer == row.gold, row.tokens, reward)
+        questions.setdefault(row.query, []).append(sample)
+    return {name: samples for name, samples in questions.items() if len(samples) == MOST}
+
+
+def curve(questions: Mapping[str, Sequence[Scored]], weigh: Weigh, draws: int) -> np.ndarray:
+    """Accuracy of each question for n = 1 to 16; (questions, 16)."""
+    table = np.zeros((len(questions), MOST))
+    for row, (name, samples) in enumerate(questions.items()):
+        draw = random.Random(name)
+        for _ in range(draws):
+            order = draw.sample(list(samples), MOST)
+            table[row] += [is_right(order[:n], weigh) for n in range(1, MOST + 1)]
+    return table / draws
+
+
+def interval(values: np.ndarray) -> str:
+    low, high = bootstrap(values)
+    return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def print_votes(curves: Mapping[str, np.ndarray]) -> None:
+    print("| n | " + " | ".join(curves) + " | weighed less majority |")
+    print("|---" * (len(curves) + 2) + "|")
+    for n in (1, 2, 4, 8, 16):
+        shown = [f"{100 * curve[:, n - 1].mean():.1f}" for curve in curves.values()]
+        change = (curves["weighed"] - curves["majority"])[:, n - 1]
+        print(f"| {n} | {' | '.join(shown)} | {100 * change.mean():+.1f} {interval(change)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trace", type=Path)
+    parser.add_argument("runs", type=Path, help="--out of benchmarks/programs.py")
+    parser.add_argument("--model", type=Path, default=reward_path())
+    parser.add_argument("--draws", type=int, default=100)
+    options = parser.parse_args()
+    questions = scored(options.trace, options.model)
+    rules = {"majority": majority, "weighed": weighted, "best": best}
+    curves = {name: curve(questions, weigh, options.draws) for name, weigh in rules.items()}
+    print_votes(curves)
+    place = {name: row for row, name in enumerate(questions)}
+    tokens = np.array([np.mean([s.tokens for s in rows]) for rows in questions.values()])
+    print("\n| search | accuracy, % | tokens | n | best-of-n there, % | search less best-of-n |")
+    print("|---|---|---|---|---|---|")
+    for program in PROGRAMS:
+        for folder in sorted((options.runs / program).glob("*/outcomes.jsonl")):
+            lines = folder.read_text(encoding="utf-8").splitlines()
+            outcomes = [row for row in map(json.loads, lines) if row["query"] in place]
+            rows = [place[outcome["query"]] for outcome in outcomes]
+            right = np.array([float(outcome["correct"]) for outcome in outcomes])
+            spent = float(np.mean([outcome["tokens"] for outcome in outcomes]))
+            n = float(np.clip(spent / tokens[rows].mean(), 1, MOST))
+            rival = np.array([np.interp(n, range(1, MOST + 1), curves["weighed"][r]) for r in rows])
+            less = right - rival
+            print(
+                f"| {program}, {folder.parent.name} | {100 * right.mean():.1f} | {spent:,.0f} | {n:.1f} "
+                f"| {100 * rival.mean():.1f} | {100 * less.mean():+.1f} {interval(less)} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
