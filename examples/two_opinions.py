@@ -34,8 +34,9 @@ class TwoOpinions(SelfConsistency):
 
     def propose(self, n):
         """Two at once, then wait for both, then perhaps one more."""
-        first_two = max(0, 2 - self._proposed)
-        return super().propose(min(n, first_two) if self.votes().n < 2 else n)
+        if self._proposed >= 2 and self._running:
+            return []
+        return super().propose(min(n, max(1, 2 - self._proposed), self.remaining()))
 
     def remaining(self):
         """Nothing more to ask where two agree."""
@@ -49,8 +50,7 @@ async def main():
     try:
         with AnswerEquivalence() as equivalence:
             program = TwoOpinions("mia", question, AnswerGroups(equivalence))
-            runtime = Runtime(engine, PerQuery(parse_rule("never"), wave=2))
-            outcome = await runtime.solve(program)
+            outcome = await Runtime(engine, PerQuery(parse_rule("never"), wave=2)).solve(program)
     finally:
         await engine.close()
     print(outcome.answer.value, outcome.reason, f"{outcome.samples} samples")

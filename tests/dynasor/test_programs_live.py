@@ -1,8 +1,11 @@
 """Every program end to end on the real vLLM and the embedded model, one short question each."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 
-from certaindex.equivalence import AnswerEquivalence
+from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
 from dynasor.bench.offline import make_program
@@ -68,6 +71,26 @@ async def test_it_answers_an_easy_question(vllm_engine, easy_rows, name, certain
     assert 0 <= outcome.certainty.value <= 1
     if not certaindex:
         assert outcome.reason in ("complete", "certain")
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "two_opinions.py"
+
+
+async def test_the_program_of_the_documentation_runs_and_is_as_short_as_it_says(
+    vllm_engine, easy_rows
+):
+    assert len(EXAMPLE.read_text().splitlines()) <= 60
+    two_opinions = runpy.run_path(str(EXAMPLE))["TwoOpinions"]
+    counted = []
+    with AnswerEquivalence() as equivalence:
+        for number, row in enumerate(easy_rows[:8]):
+            program = two_opinions(f"two-{number}", row["question"], AnswerGroups(equivalence))
+            runtime = Runtime(vllm_engine, PerQuery(parse_rule("never"), 2))
+            outcome = await runtime.solve(program)
+            votes = sorted(program.votes().counts)
+            assert (outcome.samples, votes) in [(2, [2]), (3, [1, 2]), (3, [1, 1, 1]), (3, [2])]
+            counted.append(outcome.answer.value == row["answer"])
+    assert sum(counted) >= 6
 
 
 def test_a_program_that_needs_rewards_says_so():
