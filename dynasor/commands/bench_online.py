@@ -179,6 +179,11 @@ def bench_online(
     )
     given["engine"]["max_running"] = max_running
     settings = _with_places(bench_seed(load_config(config, given)))
+    if settings.algorithm.name != "self-consistency":
+        raise ConfigError(
+            f"algorithm.name = {settings.algorithm.name!r}: the online benchmark compares ways to serve "
+            "self-consistency; `dynasor bench` runs the other programs"
+        )
     if not 0 <= chats < 1:
         raise ConfigError(f"--chats {chats:g}: must be 0 or more and below 1")
     chosen = choose_profile(
