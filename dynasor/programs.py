@@ -78,7 +78,7 @@ class Algorithm:
 
 def algorithm_of(config: Config) -> Algorithm:
     """The program that a configuration names."""
-    return _ALGORITHMS[config.algorithm.name]
+    return ALGORITHMS[config.algorithm.name]
 
 
 def build_program(ingredients: Ingredients) -> Program:
@@ -98,26 +98,6 @@ def rule_of(config: Config) -> str:
     """The stop rule: that of the configuration, or the program's own in place of `default`."""
     rule = config.allocator.rule
     return algorithm_of(config).rule(config) if rule == "default" else rule
-
-
-def recording_of(config: Config) -> Config:
-    """The configuration that draws the same whole samples, all of them to their ends, and no more.
-
-    Raises:
-        ConfigError: if the program's requests are not whole samples.
-    """
-    algorithm = algorithm_of(config)
-    if not algorithm.whole_samples:
-        fit = ", ".join(name for name, each in _ALGORITHMS.items() if each.whole_samples)
-        raise ConfigError(
-            f"algorithm.name = {config.algorithm.name!r}: it asks for steps or probes, which no trace "
-            f"holds; what can be recorded are the samples of {fit}"
-        )
-    changes: dict[str, object] = {"early_cut": False}
-    if algorithm.scored:  # rewards are not kept
-        changes["name"] = "self-consistency"
-    plain = algorithm.plain(config)
-    return plain.model_copy(update={"algorithm": plain.algorithm.model_copy(update=changes)})
 
 
 def sampling_of(config: Config) -> Sampling:
@@ -260,7 +240,7 @@ def _search(build: Callable[[Ingredients], Program], wave: Callable[[Config], in
     return Algorithm(build, rule=_reward_rule, wave=wave, scored=True)
 
 
-_ALGORITHMS: dict[str, Algorithm] = {
+ALGORITHMS: dict[str, Algorithm] = {
     "self-consistency": Algorithm(
         _self_consistency,
         full=lambda config: f"fixed:{config.algorithm.samples}",

@@ -16,6 +16,7 @@ from dynasor.engines.base import Engine
 from dynasor.engines.build import build_engine
 from dynasor.rewards.build import with_rewards
 from dynasor.vote_weights import weigher
+from dynasor.whole_samples import check_replay
 
 T = TypeVar("T")
 
@@ -34,10 +35,12 @@ async def started(settings: Config, console: Console) -> AsyncIterator[Engine]:
     """The engine of a configuration, started; closed at the end.
 
     Raises:
-        ConfigError: if votes are to be weighed by what is not known, before a model is loaded for it.
+        ConfigError: if votes are to be weighed by what is not known, before a model is loaded for it, or
+            a trace cannot answer the program.
         EngineError: if the engine does not start.
     """
     weigher(settings)
+    check_replay(settings)
     engine = with_rewards(
         settings, build_engine(settings.engine, settings.algorithm.seed, settings.scheduler)
     )

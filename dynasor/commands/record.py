@@ -67,8 +67,8 @@ def record(
 
     from dynasor.commands.engine import run
     from dynasor.config import load_config
-    from dynasor.programs import recording_of
     from dynasor.suites import load_suite
+    from dynasor.whole_samples import recording_of
 
     given = overrides(
         engine=engine,

@@ -95,6 +95,13 @@ def test_wrong_input_is_one_clear_line(run_here, arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_it_serves_self_consistency_only(run_here, monkeypatch, tmp_path):
+    monkeypatch.setenv("DYNASOR_ALGORITHM__NAME", "rebase")
+    result = run_here("bench", "online", "--out", tmp_path)
+    assert result.returncode == 2
+    assert "algorithm.name = 'rebase': the online benchmark compares" in result.stderr
+
+
 def test_an_empty_suite_is_refused(run_here, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     result = run_here("bench", "online", "--suite", tmp_path / "empty.jsonl")

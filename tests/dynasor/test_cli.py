@@ -262,6 +262,28 @@ def test_another_program_with_and_without(run_here, recorded, tmp_path, name):
     assert alone["name"].startswith("full budget")
 
 
+@pytest.mark.parametrize("name", ["rebase", "mcts", "dynasor-cot"])
+def test_a_trace_cannot_answer_steps_or_probes(run_here, recorded, tmp_path, name):
+    wrong = bench(run_here, recorded, tmp_path, "--algorithm", name)
+    assert wrong.returncode == 2
+    assert "asks for steps or probes, which no trace holds" in wrong.stderr
+
+
+def reward(prompt, text):
+    """A reward that likes the right answer of `recorded`."""
+    return 0.9 if "{0}" in text else 0.2
+
+
+def test_best_of_n_is_replayed_with_rewards_of_the_recorded_texts(run_here, recorded, tmp_path):
+    done = bench(
+        run_here, recorded, tmp_path, "--algorithm", "best-of-n",
+        "--set", "algorithm.reward.kind=function", "--set", f"algorithm.reward.model={__name__}:reward",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    full, _ = table(done)
+    assert full["accuracy"] == 5 / 6, "right wherever any sample is"
+
+
 def test_rules_do_not_go_with_no_certaindex(run_here, recorded, tmp_path):
     wrong = bench(run_here, recorded, tmp_path, "--no-certaindex", "--rule", "fixed:2")
     assert wrong.returncode == 2

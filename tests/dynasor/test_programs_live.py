@@ -11,7 +11,7 @@ from dynasor.allocator import PerQuery
 from dynasor.bench.offline import make_program
 from dynasor.config import load_config
 from dynasor.errors import ConfigError
-from dynasor.programs import _ALGORITHMS, algorithm_of, rule_of
+from dynasor.programs import ALGORITHMS, algorithm_of, rule_of
 from dynasor.rewards.build import build_reward
 from dynasor.rewards.engine import RewardedEngine
 from dynasor.rewards.function import FunctionReward
@@ -46,7 +46,7 @@ def config_of(name, **more):
 
 
 @pytest.mark.parametrize("certaindex", [True, False])
-@pytest.mark.parametrize("name", list(_ALGORITHMS))
+@pytest.mark.parametrize("name", list(ALGORITHMS))
 async def test_it_answers_an_easy_question(vllm_engine, easy_rows, name, certaindex):
     config = config_of(name, search={"children": 2})
     algorithm = algorithm_of(config)
