@@ -187,9 +187,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tokenizer = AutoTokenizer.from_pretrained(path())
     model = deepened(path(), options.layers)
-    examples = [
-        example_of(solution, tokenizer) for file in options.data for solution in read_labels(file)
-    ]
+    # Of an easy problem most samples are the same text, which needs to be seen once.
+    solutions = {
+        (solution.question, solution.text): solution
+        for file in options.data
+        for solution in read_labels(file)
+    }
+    examples = [example_of(solution, tokenizer) for solution in solutions.values()]
     tokens = sum(len(example.right) for example in examples)
     print(f"{len(examples)} solutions, {tokens} tokens", flush=True)
 
