@@ -3,10 +3,10 @@
     python benchmarks/roofline_calibration.py nemotron-nano-9b-v2 --out gpu.json
     python benchmarks/simulated_programs.py gpu.json MATH.jsonl.gz --samples 16
 
-The same arrivals (Poisson, at `--load` times what self-consistency of the full budget can serve) for all,
-under one scheduling policy and the allocator. Prints accuracy, tokens, and mean and 90th percentile of the
-latency, against self-consistency under the same policy. DeepConf is left out where the trace lacks the
-confidence of each token.
+The same arrivals (Poisson, at `--load` times what self-consistency of the full budget can serve) for
+all, under one scheduling policy and the allocator. Prints accuracy, tokens, and mean and 90th
+percentile of the latency, against self-consistency under the same policy. DeepConf is left out where
+the trace lacks the confidence of each token.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/tree_against_best_of_n.py runs/embedded/full/samples.jsonl runs/programs
 
 The first argument is a trace of the embedded model with 16 samples a question, which are scored here;
-the second the folder of `benchmarks/programs.py`. For each budget n: votes by majority, weighed by reward,
-and the best one, over random draws of n of the samples. Then each search that was run, against
+the second the folder of `benchmarks/programs.py`. For each budget n: votes by majority, weighed by
+reward, and the best one, over random draws of n of the samples. Then each search that was run, against
 best-of-N (weighed) with as many tokens on the same questions, between two whole n by interpolation.
 95% bootstrap intervals over questions, differences paired by question.
 """

@@ -2,9 +2,10 @@
 
     python benchmarks/writing_lengths.py --model ./Qwen2.5-Coder-0.5B-Instruct --out runs/writing
 
-Each instruction is asked for each length, once in a single request and once by AgentWrite, all at the same
-time on one engine. What is finished is kept in --out; the same command goes on there. Prints a table,
-and draws delivered against requested words. 95% bootstrap intervals over texts, differences paired.
+Each instruction is asked for each length, once in a single request and once by AgentWrite, all at the
+same time on one engine. What is finished is kept in --out; the same command goes on there. Prints a
+table, and draws delivered against requested words. 95% bootstrap intervals over texts, differences
+paired.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def plot(rows: dict[tuple[Any, ...], Any], path: Path) -> None:
     """Delivered against requested words, with the diagonal."""
     figure, axes = plt.subplots(figsize=(6, 5), constrained_layout=True)
     asked = sorted({words for _, _, words in rows})
-    axes.plot([asked[0] / 1.5, asked[-1] * 1.5], [asked[0] / 1.5, asked[-1] * 1.5], color="grey", lw=1)
+    axes.plot(
+        [asked[0] / 1.5, asked[-1] * 1.5], [asked[0] / 1.5, asked[-1] * 1.5], color="grey", lw=1
+    )
     for way, shift in ((ONCE, 0.96), (AGENT, 1.04)):
         points = [(w * shift, max(1, row["delivered"])) for (is_way, _, w), row in rows.items()
                   if is_way == way]  # fmt: skip

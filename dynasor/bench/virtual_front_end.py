@@ -180,9 +180,7 @@ class FrontEnd:
             self._carry_out(watch(query))
             return
         text = question.text(sample)
-        generation = Generation(
-            request.id, text, tokens, confidence=confidence, logprobs=logprobs
-        )
+        generation = Generation(request.id, text, tokens, confidence=confidence, logprobs=logprobs)
         self._fold(query, report.job, generation)
 
     def _fold(self, query: VirtualQuery, job: Job, generation: Generation) -> None:

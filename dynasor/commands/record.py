@@ -60,8 +60,9 @@ def record(
 ) -> None:
     """Sample every question of a suite with the full budget, and keep each sample.
 
-    With --algorithm deepconf the confidence of each token is kept as well. Only programs whose requests are
-    whole samples can be recorded. Stopped or killed, the same command goes on where it was.
+    With --algorithm deepconf the confidence of each token is kept as well. Only programs whose
+    requests are whole samples can be recorded. Stopped or killed, the same command goes on where
+    it was.
     """
     from rich.console import Console
 

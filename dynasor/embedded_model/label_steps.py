@@ -11,7 +11,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 
 from dynasor.embedded_model import path
@@ -45,7 +45,8 @@ class LabelledSolution:
 
 def labelled(problem: Problem, text: str) -> LabelledSolution:
     """A sampled solution of a problem, compared with the worked one."""
-    right = len(commonprefix([text, problem.solution]))
+    pairs = zip(text, problem.solution, strict=False)
+    right = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     correct = text.split("\n")[-1] == problem.solution.split("\n")[-1]
     return LabelledSolution(problem.id, problem.level, problem.question, text, right, correct)
 

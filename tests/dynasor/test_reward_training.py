@@ -75,4 +75,6 @@ def test_auc_within_questions_leaves_out_how_hard_they_are():
     both = [*easy, *hard]
     assert within_questions(both, 1.0) == 1.0
     assert auc([each.at(1.0) for each in both], [each.right for each in both]) == 0.75
-    assert within_questions([Scored("all right", True, (1.0,))], 1.0) != 0  # nothing to compare: NaN
+    assert (
+        within_questions([Scored("all right", True, (1.0,))], 1.0) != 0
+    )  # nothing to compare: NaN
