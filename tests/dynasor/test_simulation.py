@@ -183,9 +183,8 @@ def test_replicas_are_empty_at_the_end(policy):
     build = queue_builder(policy, Aging())
     replicas = [Replica(small.replica, build) for _ in range(2)]
     plan = PerQuery(rule, 6)
-    front = FrontEnd(
-        replicas, small, build, trace, plan, 8, Forecast(rule), {}, False, None, None, "0"
-    )
+    votes = self_consistency()
+    front = FrontEnd(replicas, small, build, trace, plan, 8, Forecast(rule), {}, False, votes, "0")
     front.run(arrivals(60, list(trace), rate=1.0), None)
     assert len(front.completions) == 60
     assert sum(each.counters.preemptions for each in replicas) > 0
