@@ -99,6 +99,8 @@ async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
             results += await run_one(name, config, suite, serving, options.out, console)
     finally:
         await engine.close()
+        if rewards is not None:
+            await rewards.close()
     return results
 
 

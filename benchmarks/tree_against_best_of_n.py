@@ -80,7 +80,7 @@ def scored(trace: Path, model: Path) -> dict[str, list[Scored]]:
     rows = [row for row in read_traces(trace) if row.text and row.sample < MOST]
     questions: dict[str, list[Scored]] = {}
     for row, judged in zip(rows, score_all(rows, model), strict=True):
-        reward = 1 / (1 + float(np.exp(-judged.at(1.0))))
+        reward = float(np.exp(judged.at(1.0)))
         sample = Scored(row.answer, row.answer == row.gold, row.tokens, reward)
         questions.setdefault(row.query, []).append(sample)
     return {name: samples for name, samples in questions.items() if len(samples) == MOST}

@@ -18,8 +18,8 @@ def path() -> pathlib.Path:
 
 
 def reward_path() -> pathlib.Path:
-    """The folder with the process reward model: a classifier of solutions up to a line."""
-    return _HERE / "reward"
+    """The file with the process reward model: how probable the model's tokens are to be slips."""
+    return _HERE / "reward.json"
 
 
 def evidence() -> pathlib.Path:

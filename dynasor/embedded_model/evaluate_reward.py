@@ -19,16 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from transformers import AutoTokenizer, LlamaForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from dynasor.embedded_model import reward_path
-from dynasor.embedded_model.label_steps import LabelledSolution
-from dynasor.embedded_model.train_reward import batch_of, example_of, logits_of
+from dynasor.embedded_model import path, reward_path
+from dynasor.embedded_model.slips import Slips, Written, features_of, written
 from dynasor.traces import TraceSample, read_traces
 
 SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 """Places in a solution, as shares of its lines; 1 is its end."""
-ROWS = 64
+ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Scored:
-    """A solution: its question, whether its answer is right, the log-odds after each line."""
+    """A solution: its question, whether its answer is right, the log-probability of being right after each line."""
 
     query: str
     right: bool
     scores: tuple[float, ...]
 
     def at(self, share: float) -> float:
-        """Log-odds after this share of the lines."""
+        """Log-probability after this share of the lines."""
         return self.scores[max(0, round(share * len(self.scores)) - 1)]
 
 
@@ -79,34 +78,32 @@ def within_questions(solutions: Sequence[Scored], share: float) -> float:
     return won / pairs if pairs else float("nan")
 
 
-def score_all(samples: Sequence[TraceSample], model_path: Path) -> list[Scored]:
-    """Log-odds after each line of each sample, one pass a sample."""
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    model = LlamaForSequenceClassification.from_pretrained(model_path, dtype=torch.float32).eval()
+def score_all(samples: Sequence[TraceSample], file: Path) -> list[Scored]:
+    """Log-probability that all is right after each line of each sample, in their order."""
+    tokenizer = AutoTokenizer.from_pretrained(path())
+    model = AutoModelForCausalLM.from_pretrained(path(), dtype=torch.float32).eval()
+    slips = Slips.read(file)
     (newline,) = tokenizer.encode("\n", add_special_tokens=False)
-    examples = [example_of(_unlabelled(sample), tokenizer) for sample in samples]
-    order = sorted(range(len(examples)), key=lambda place: len(examples[place].ids))
-    scored: list[Scored | None] = [None] * len(examples)
-    with torch.inference_mode():
-        for first in range(0, len(order), ROWS):
-            places = order[first : first + ROWS]
-            batch = batch_of([examples[place] for place in places])
-            logits = logits_of(model, batch)
-            ends = batch.ids[batch.rows, batch.places] == newline
-            ends |= batch.rows.diff(append=torch.tensor([-1])) != 0  # the last of each
-            for row, place in enumerate(places):
-                sample = samples[place]
-                values = tuple(logits[ends & (batch.rows == row)].tolist())
-                scored[place] = Scored(sample.query, sample.answer == sample.gold, values)
-    return [each for each in scored if each is not None]
+    texts = [_written(sample, tokenizer) for sample in samples]
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place].ids))
+    scored: dict[int, Scored] = {}
+    for first in range(0, len(order), ROWS):
+        places = order[first : first + ROWS]
+        known = features_of(model, [texts[place] for place in places])
+        for place, features in zip(places, known, strict=True):
+            sample, ids = samples[place], torch.tensor(texts[place].ids[texts[place].given :])
+            ends = ids == newline
+            ends[-1] = True
+            values = tuple(slips.right_so_far(features)[ends].tolist())
+            scored[place] = Scored(sample.query, sample.answer == sample.gold, values)
+    return [scored[place] for place in range(len(samples))]
 
 
-def _unlabelled(sample: TraceSample) -> LabelledSolution:
-    """A sample in the form that the training reads, with no label worth looking at."""
+def _written(sample: TraceSample, tokenizer: PreTrainedTokenizerBase) -> Written:
     assert sample.prompt is not None
     assert sample.text is not None
     question = sample.prompt if isinstance(sample.prompt, str) else sample.prompt[0]["content"]
-    return LabelledSolution(sample.query, 0, question, sample.text, 0, False)
+    return written(question, sample.text, tokenizer)
 
 
 def figures_of(solutions: Sequence[Scored]) -> list[Figures]:

@@ -26,10 +26,8 @@ def with_rewards(config: Config, engine: Engine) -> Engine:
 
 
 def has_reward(config: Config) -> bool:
-    """Whether a reward model is set, or the embedded model's own is there."""
-    if config.algorithm.reward.kind is not None:
-        return True
-    return config.is_embedded and (embedded_model.reward_path() / "config.json").is_file()
+    """Whether a reward model is set, or the model is the embedded one, which has its own."""
+    return config.algorithm.reward.kind is not None or config.is_embedded
 
 
 def build_reward(config: Config) -> RewardModel:
@@ -41,15 +39,9 @@ def build_reward(config: Config) -> RewardModel:
     settings = config.algorithm.reward
     kind = settings.kind or ("embedded" if config.is_embedded else None)
     if kind == "embedded":
-        from dynasor.rewards.classifier import ClassifierReward
+        from dynasor.rewards.slips import SlipReward
 
-        folder = embedded_model.reward_path()
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                f"no reward model in {folder}: train it with `python -m "
-                "dynasor.embedded_model.label_steps` and `train_reward`, or set algorithm.reward.kind"
-            )
-        return ClassifierReward(str(folder), threads=1)
+        return SlipReward(embedded_model.path(), embedded_model.reward_path())
     if kind == "server":
         from dynasor.rewards.endpoint import EndpointReward
 

@@ -22,12 +22,10 @@ class ClassifierReward:
 
     Args:
         model: folder or hub name of a sequence classification model with a chat template.
-        threads: of the CPU, for all of torch in this process; None for torch's default.
     """
 
-    def __init__(self, model: str, *, threads: int | None = None) -> None:
+    def __init__(self, model: str) -> None:
         self._name = model
-        self._threads = threads
         self._model: Any = None
         self._tokenizer: Any = None
 
@@ -58,8 +56,6 @@ class ClassifierReward:
             raise EngineError(f"cannot load the reward model {self._name!r}: {message}") from error
         if not getattr(self._tokenizer, "chat_template", None):
             raise EngineError(f"the reward model {self._name!r} has no chat template")
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     async def score(self, attempts: Sequence[Attempt]) -> list[float]:

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from dynasor.config import load_config
-from dynasor.embedded_model import reward_path
 from dynasor.errors import ConfigError, EngineError
 from dynasor.rewards.base import Attempt
 from dynasor.rewards.build import build_reward
@@ -13,10 +12,6 @@ from dynasor.rewards.endpoint import EndpointReward
 from dynasor.rewards.function import function_named
 from tests.scripted_server import ScriptedServer, status
 
-needs_model = pytest.mark.skipif(
-    not (reward_path() / "config.json").is_file(),
-    reason="no reward model here: `python -m dynasor.embedded_model.train_reward` makes it",
-)
 QUESTION = ({"role": "user", "content": "2 + 2 = ?"},)
 
 
@@ -92,7 +87,6 @@ def test_a_setting_that_is_missing_is_named(reward, message):
         build_reward(load_config(overrides=overrides, environment={}))
 
 
-@needs_model
 async def test_the_embedded_model_s_own_knows_a_wrong_line_from_a_right_one(rows):
     pytest.importorskip("transformers")
     reward = build_reward(load_config(overrides={"algorithm": {"name": "rebase"}}, environment={}))
@@ -111,7 +105,6 @@ async def test_the_embedded_model_s_own_knows_a_wrong_line_from_a_right_one(rows
     assert min(right, both) > max(wrong, other) + 0.2
 
 
-@needs_model
 async def test_the_order_of_a_batch_does_not_matter():
     pytest.importorskip("transformers")
     reward = build_reward(load_config(overrides={"algorithm": {"name": "rebase"}}, environment={}))
