@@ -75,9 +75,10 @@ def is_right(samples: Sequence[Scored], weigh: Weigh) -> bool:
     return next(sample.right for sample in samples if sample.answer == chosen)
 
 
-def scored(trace: Path, model: Path) -> dict[str, list[Scored]]:
-    """The samples of each question, with their rewards."""
-    rows = [row for row in read_traces(trace) if row.text and row.sample < MOST]
+def scored(trace: Path, model: Path, asked: set[str]) -> dict[str, list[Scored]]:
+    """The samples of each question that was asked, with their rewards."""
+    samples = (row for row in read_traces(trace) if row.query in asked)
+    rows = [row for row in samples if row.text and row.sample < MOST]
     questions: dict[str, list[Scored]] = {}
     for row, judged in zip(rows, score_all(rows, model), strict=True):
         reward = float(np.exp(judged.at(1.0)))
@@ -118,7 +119,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=reward_path())
     parser.add_argument("--draws", type=int, default=100)
     options = parser.parse_args()
-    questions = scored(options.trace, options.model)
+    searched = {
+        f"{program}, {file.parent.name}": [json.loads(line) for line in file.open("rb")]
+        for program in PROGRAMS
+        for file in sorted((options.runs / program).glob("*/outcomes.jsonl"))
+    }
+    asked = {row["query"] for rows in searched.values() for row in rows}
+    questions = scored(options.trace, options.model, asked)
     rules = {"majority": majority, "weighed": weighted, "best": best}
     curves = {name: curve(questions, weigh, options.draws) for name, weigh in rules.items()}
     print_votes(curves)
@@ -126,20 +133,18 @@ def main() -> None:
     tokens = np.array([np.mean([s.tokens for s in rows]) for rows in questions.values()])
     print("\n| search | accuracy, % | tokens | n | best-of-n there, % | search less best-of-n |")
     print("|---|---|---|---|---|---|")
-    for program in PROGRAMS:
-        for folder in sorted((options.runs / program).glob("*/outcomes.jsonl")):
-            lines = folder.read_text(encoding="utf-8").splitlines()
-            outcomes = [row for row in map(json.loads, lines) if row["query"] in place]
-            rows = [place[outcome["query"]] for outcome in outcomes]
-            right = np.array([float(outcome["correct"]) for outcome in outcomes])
-            spent = float(np.mean([outcome["tokens"] for outcome in outcomes]))
-            n = float(np.clip(spent / tokens[rows].mean(), 1, MOST))
-            rival = np.array([np.interp(n, range(1, MOST + 1), curves["weighed"][r]) for r in rows])
-            less = right - rival
-            print(
-                f"| {program}, {folder.parent.name} | {100 * right.mean():.1f} | {spent:,.0f} | {n:.1f} "
-                f"| {100 * rival.mean():.1f} | {100 * less.mean():+.1f} {interval(less)} |"
-            )
+    for search, lines in searched.items():
+        outcomes = [row for row in lines if row["query"] in place]
+        rows = [place[outcome["query"]] for outcome in outcomes]
+        right = np.array([float(outcome["correct"]) for outcome in outcomes])
+        spent = float(np.mean([outcome["tokens"] for outcome in outcomes]))
+        n = float(np.clip(spent / tokens[rows].mean(), 1, MOST))
+        rival = np.array([np.interp(n, range(1, MOST + 1), curves["weighed"][r]) for r in rows])
+        less = right - rival
+        print(
+            f"| {search} | {100 * right.mean():.1f} | {spent:,.0f} | {n:.1f} "
+            f"| {100 * rival.mean():.1f} | {100 * less.mean():+.1f} {interval(less)} |"
+        )
 
 
 if __name__ == "__main__":
