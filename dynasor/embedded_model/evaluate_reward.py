@@ -42,7 +42,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class Scored:
-    """A solution: its question, whether its answer is right, the log-probability of being right after each line."""
+    """A solution: its question, whether its answer is right, the log-probability after each line that
+    all is right so far."""
 
     query: str
     right: bool
