@@ -10,8 +10,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch.nn import functional
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from dynasor.embedded_model import path, reward_path
@@ -19,7 +22,6 @@ from dynasor.embedded_model.label_steps import LabelledSolution, read_labels
 from dynasor.embedded_model.slips import Slips, features_of, written
 
 ROWS = 32
-ROUNDS = 50
 
 
 def right_tokens(solution: LabelledSolution, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -35,18 +37,16 @@ def fit(features: torch.Tensor, slipped: torch.Tensor) -> Slips:
         features: (tokens, 2) of tokens before which all was right.
         slipped: (tokens,) 1 where the token is the first wrong one, else 0.
     """
-    weights = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    inputs = functional.pad(features.double(), (0, 1), value=1.0)
-    optimizer = torch.optim.LBFGS([weights], max_iter=ROUNDS, line_search_fn="strong_wolfe")
+    known = features.double().numpy()
+    inputs = np.column_stack([known, np.ones(len(known))])
+    labels = slipped.double().numpy()
 
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = functional.binary_cross_entropy_with_logits(inputs @ weights, slipped.double())
-        torch.autograd.backward(value)
-        return value
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        odds = inputs @ weights
+        value = float(np.mean(np.logaddexp(0, odds) - labels * odds))
+        return value, inputs.T @ (expit(odds) - labels) / len(labels)
 
-    optimizer.step(loss)
-    chosen, best, bias = weights.tolist()
+    chosen, best, bias = map(float, minimize(loss, np.zeros(3), jac=True).x)
     return Slips(bias, chosen, best)
 
 
