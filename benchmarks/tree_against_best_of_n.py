@@ -6,7 +6,7 @@ The first argument is a trace of the embedded model with 16 samples a question, 
 the second the folder of `benchmarks/programs.py`. For each budget n: votes by majority, weighed by
 reward, and the best one, over random draws of n of the samples. Then each search that was run, against
 best-of-N (weighed) with as many tokens on the same questions, between two whole n by interpolation.
-95% bootstrap intervals over questions, differences paired by question.
+Also counted: the questions on which the reward prefers a wrong sample to a right one. 95% bootstrap intervals over questions, differences paired by question.
 """
 
 from __future__ import annotations
@@ -112,6 +112,16 @@ def print_votes(curves: Mapping[str, np.ndarray]) -> None:
         print(f"| {n} | {' | '.join(shown)} | {100 * change.mean():+.1f} {interval(change)} |")
 
 
+def print_ceiling(questions: Mapping[str, Sequence[Scored]]) -> None:
+    """What no search by this reward can mend: wrong answers that it likes better than right ones."""
+    missed = [samples for samples in questions.values() if not is_right(samples, best)]
+    there = [samples for samples in missed if any(sample.right for sample in samples)]
+    print(
+        f"\nOf {len(questions)} questions the best of {MOST} is wrong on {len(missed)}. On {len(there)} "
+        "of these a right sample was there, and the reward preferred a wrong one."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trace", type=Path)
@@ -129,6 +139,7 @@ def main() -> None:
     rules = {"majority": majority, "weighed": weighted, "best": best}
     curves = {name: curve(questions, weigh, options.draws) for name, weigh in rules.items()}
     print_votes(curves)
+    print_ceiling(questions)
     place = {name: row for row, name in enumerate(questions)}
     tokens = np.array([np.mean([s.tokens for s in rows]) for rows in questions.values()])
     print("\n| search | accuracy, % | tokens | n | best-of-n there, % | search less best-of-n |")
