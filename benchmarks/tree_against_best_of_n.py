@@ -6,7 +6,8 @@ The first argument is a trace of the embedded model with 16 samples a question, 
 the second the folder of `benchmarks/programs.py`. For each budget n: votes by majority, weighed by
 reward, and the best one, over random draws of n of the samples. Then each search that was run, against
 best-of-N (weighed) with as many tokens on the same questions, between two whole n by interpolation.
-Also counted: the questions on which the reward prefers a wrong sample to a right one. 95% bootstrap intervals over questions, differences paired by question.
+Also counted: the questions on which the reward prefers a wrong sample to a right one.
+95% bootstrap intervals over questions, differences paired by question.
 """
 
 from __future__ import annotations
