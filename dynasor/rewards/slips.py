@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from dynasor.errors import EngineError, MissingExtra
+from dynasor.errors import MissingExtra
 from dynasor.rewards.base import Attempt
 
 ROWS = 32
@@ -16,6 +18,9 @@ ROWS = 32
 
 class SlipReward:
     """Probability that a solution is right so far; see `dynasor.embedded_model.slips`.
+
+    The model is loaded when it is first asked, since every server of the embedded model has it and few
+    are asked for rewards.
 
     Args:
         model: folder of the embedded model.
@@ -27,37 +32,31 @@ class SlipReward:
         self._folder = model
         self._file = slips
         self._threads = threads
+        self._loading = Lock()
         self._model: Any = None
         self._tokenizer: Any = None
         self._slips: Any = None  # dynasor.embedded_model.slips.Slips
 
     async def start(self) -> None:
-        """Load the model.
+        """See that it can be loaded.
 
         Raises:
             MissingExtra: if transformers is not installed.
-            DataError: if the file is no reward model.
-            EngineError: if the model cannot be loaded.
         """
-        await asyncio.to_thread(self._load)
-
-    def _load(self) -> None:
-        try:
-            import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ImportError:
+        if find_spec("torch") is None or find_spec("transformers") is None:
             raise MissingExtra(
                 "the embedded reward model needs transformers: pip install 'dynasor-llm[train]'"
-            ) from None
+            )
+
+    def _load(self) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         from dynasor.embedded_model.slips import Slips
 
         self._slips = Slips.read(self._file)
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(self._folder)
-            model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.float32)
-        except Exception as error:  # transformers raises whatever its parts raise
-            message = " ".join(str(error).split())[:300]
-            raise EngineError(f"cannot load the model in {self._folder}: {message}") from error
+        self._tokenizer = AutoTokenizer.from_pretrained(self._folder)
+        model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.float32)
         torch.set_num_threads(self._threads)
         self._model = model.eval()
 
@@ -66,12 +65,15 @@ class SlipReward:
         return await asyncio.to_thread(self._score, list(attempts))
 
     def _score(self, attempts: list[Attempt]) -> list[float]:
-        texts = [self._written(attempt) for attempt in attempts]
+        from dynasor.embedded_model.slips import features_of, written
+
+        with self._loading:
+            if self._model is None:
+                self._load()
+        texts = [written(each.prompt, each.text, self._tokenizer) for each in attempts]
         # Like lengths together, so that little is padded.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place].ids))
         rewards = [1.0] * len(texts)
-        from dynasor.embedded_model.slips import features_of
-
         for first in range(0, len(order), ROWS):
             places = order[first : first + ROWS]
             known = features_of(self._model, [texts[place] for place in places])
@@ -79,11 +81,6 @@ class SlipReward:
                 if len(features):
                     rewards[place] = float(self._slips.right_so_far(features)[-1].exp())
         return rewards
-
-    def _written(self, attempt: Attempt) -> Any:
-        from dynasor.embedded_model.slips import written
-
-        return written(attempt.prompt, attempt.text, self._tokenizer)
 
     async def close(self) -> None:
         """Forget the model."""
