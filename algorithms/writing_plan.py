@@ -53,7 +53,12 @@ def planning_prompt(instruction: str, words: int) -> str:
 
 
 def writing_prompt(instruction: str, plan: Sequence[Part], number: int, before: str) -> str:
-    """The request for part `number` (from 0); `before` is the text so far, empty where not needed."""
+    """The request for part `number` (from 0); `before` is the text so far, empty where not needed.
+
+    A plan of one part is no plan, and small models are at a loss when they are shown one.
+    """
+    if len(plan) == 1:
+        return f"{instruction}\n\nWrite about {plan[0].words} words. Write only the text."
     listed = "\n".join(
         f"Part {n}: {part.point} - {part.words} words" for n, part in enumerate(plan, 1)
     )

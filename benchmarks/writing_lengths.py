@@ -51,7 +51,7 @@ def room(words: int) -> int:
 
 async def ask_once(engine: Engine, name: str, instruction: str, words: int) -> tuple[str, int]:
     chat = ({"role": "user", "content": f"{instruction}\n\nWrite about {words} words."},)
-    request = Request(name, name, chat, Sampling(temperature=0.5, max_tokens=room(words), seed=1))
+    request = Request(name, name, chat, Sampling(temperature=0.5, max_tokens=room(words), seed=words))
     async for event in engine.submit(request):
         if isinstance(event, Generation):
             return event.text, event.tokens
@@ -59,7 +59,7 @@ async def ask_once(engine: Engine, name: str, instruction: str, words: int) -> t
 
 
 async def write(engine: Engine, name: str, instruction: str, words: int) -> tuple[str, int]:
-    sampling = Sampling(temperature=0.5, max_tokens=4096, seed=1)
+    sampling = Sampling(temperature=0.5, max_tokens=4096, seed=words)
     program = AgentWrite(name, instruction, words=words, sampling=sampling, care=Care())
     outcome = await Runtime(engine, PerQuery(Never(), 4)).solve(program)
     return outcome.answer.value or "", outcome.bill.output
