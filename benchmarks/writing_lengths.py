@@ -51,7 +51,9 @@ def room(words: int) -> int:
 
 async def ask_once(engine: Engine, name: str, instruction: str, words: int) -> tuple[str, int]:
     chat = ({"role": "user", "content": f"{instruction}\n\nWrite about {words} words."},)
-    request = Request(name, name, chat, Sampling(temperature=0.5, max_tokens=room(words), seed=words))
+    request = Request(
+        name, name, chat, Sampling(temperature=0.5, max_tokens=room(words), seed=words)
+    )
     async for event in engine.submit(request):
         if isinstance(event, Generation):
             return event.text, event.tokens
