@@ -34,6 +34,7 @@ def serve_here(config: Config) -> None:
         told.set()
 
     try:
+        logger.info("starting Ray and %d engines", config.cluster.min_replicas)
         ray_app.deploy(config, keys, None)
         for number in (signal.SIGTERM, signal.SIGINT):  # now, for Ray has set its own
             signal.signal(number, end)

@@ -130,7 +130,7 @@ class Endpoint:
                     view = await asyncio.to_thread(global_view, self._config)
                 async with asyncio.timeout(REPORT_WITHIN):
                     self._door.max_queries = await view.report.remote(
-                        me, len(self._service.live), expected
+                        me, len(self._service.live), expected, self._door.max_queries
                     )
                 known = True
             except (RayError, TimeoutError, ValueError) as error:

@@ -50,6 +50,22 @@ async def test_official_clients_are_answered_through_the_replicas(client):
     assert [model.id async for model in client.models.list()]
 
 
+async def test_a_prompt_beyond_the_model_is_refused_with_its_length(client):
+    long = [{"role": "user", "content": "shells and more shells " * 400}]
+    for ask in ({"model": "embedded"}, {"model": SC}, {"model": "embedded", "stream": True}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(messages=long, **ask)
+        assert caught.value.code == "context_length_exceeded"
+        assert caught.value.param == "messages"
+
+
+async def test_the_metrics_are_those_of_all_replicas(served, client):
+    await client.chat.completions.create(model=SC, messages=MESSAGES, extra_body={"dynasor": PLAN})
+    now = served.metrics()
+    assert 0 < now["dynasor_prefix_cache_share"] < 1
+    assert now["dynasor_engine_ready"] == 1
+
+
 async def test_a_replica_that_is_killed_costs_nobody_an_answer(served, client):
     before = served.replicas()
     assert len(before) == 2
