@@ -98,44 +98,6 @@ async def run(engine, id, gang, tokens=5):
     return events[-1].tokens, events[-1].finish_reason, list(where)
 
 
-async def test_gangs_on_real_replicas(handle):
-    from dynasor.engines.ray_serve import RayServeEngine, _call
-
-    engine = RayServeEngine(handle)
-    await engine.start()
-    assert engine.capacity().model == "counting"
-
-    # Two gangs, each together; a gang that is larger than a replica is split when its home is full.
-    both = await asyncio.gather(
-        *(run(engine, f"{gang}{n}", gang) for gang in "ab" for n in range(3))
-    )
-    homes = [where for _, _, (where,) in both]
-    assert len(set(homes[:3])) == len(set(homes[3:])) == 1
-    assert homes[0] != homes[3]
-    large = await asyncio.gather(*(run(engine, f"c{n}", "c") for n in range(5)))
-    assert {end for _, end, _ in (*both, *large)} == {"stop"}
-    homes = [where for _, _, (where,) in large]
-    assert sorted(homes.count(where) for where in set(homes)) == [2, 3]
-
-    # A cut and news reach the replica; when it is killed, what it had not finished is run elsewhere.
-    tasks = [asyncio.create_task(run(engine, f"d{n}", "d", 60)) for n in range(3)]
-    while any(engine._where.get(f"d{n}") is None for n in range(3)):
-        await asyncio.sleep(0.05)
-    engine.hint("d", Hints(tokens=9.0))
-    await engine.abort(["d0"])
-    assert (await tasks[0])[1] == "aborted"
-    home = engine._where["d1"]
-    pid, news, cuts = await _call(handle.look, to=home)
-    assert news["d"].tokens == 9
-    assert cuts == {"d0"}
-    os.kill(pid, signal.SIGKILL)
-    for tokens, end, where in await asyncio.gather(*tasks[1:]):
-        assert (tokens, end) == (60, "stop")
-        assert where[0] == home
-        assert len(where) == 2
-    await engine.close()
-
-
 async def test_one_budget_of_tokens_is_kept_over_all_replicas(handle):
     from dynasor.engines.ray_serve import RayServeEngine
 
@@ -174,3 +136,41 @@ async def test_one_budget_of_tokens_is_kept_over_all_replicas(handle):
     assert tokens <= spent <= tokens + slots * sampling.max_tokens
     assert len(set(where.values())) == 2
     assert {outcome.samples for outcome in done} <= {4, 5}  # shared out evenly
+
+
+async def test_gangs_on_real_replicas(handle):
+    from dynasor.engines.ray_serve import RayServeEngine, _call
+
+    engine = RayServeEngine(handle)
+    await engine.start()
+    assert engine.capacity().model == "counting"
+
+    # Two gangs, each together; a gang that is larger than a replica is split when its home is full.
+    both = await asyncio.gather(
+        *(run(engine, f"{gang}{n}", gang) for gang in "ab" for n in range(3))
+    )
+    homes = [where for _, _, (where,) in both]
+    assert len(set(homes[:3])) == len(set(homes[3:])) == 1
+    assert homes[0] != homes[3]
+    large = await asyncio.gather(*(run(engine, f"c{n}", "c") for n in range(5)))
+    assert {end for _, end, _ in (*both, *large)} == {"stop"}
+    homes = [where for _, _, (where,) in large]
+    assert sorted(homes.count(where) for where in set(homes)) == [2, 3]
+
+    # A cut and news reach the replica; when it is killed, what it had not finished is run elsewhere.
+    tasks = [asyncio.create_task(run(engine, f"d{n}", "d", 60)) for n in range(3)]
+    while any(engine._where.get(f"d{n}") is None for n in range(3)):
+        await asyncio.sleep(0.05)
+    engine.hint("d", Hints(tokens=9.0))
+    await engine.abort(["d0"])
+    assert (await tasks[0])[1] == "aborted"
+    home = engine._where["d1"]
+    pid, news, cuts = await _call(handle.look, to=home)
+    assert news["d"].tokens == 9
+    assert cuts == {"d0"}
+    os.kill(pid, signal.SIGKILL)
+    for tokens, end, where in await asyncio.gather(*tasks[1:]):
+        assert (tokens, end) == (60, "stop")
+        assert where[0] == home
+        assert len(where) == 2
+    await engine.close()
