@@ -222,6 +222,7 @@ def remove(config: Config, address: str) -> None:
                 f"there is no application {name!r} on this cluster (cluster.name); there are: "
                 f"{', '.join(there) or 'none'}"
             )
+        drain(config)
         serve.delete(name, _blocking=False)
         deadline = monotonic() + config.server.drain + SLACK
         while name in serve.status().applications:
@@ -264,6 +265,19 @@ def _check_answers(address: str) -> None:
     except OSError as error:
         problem = error.strerror or str(error)
         raise EngineError(f"no Ray cluster answers at {address!r}: {problem}") from None
+
+
+def drain(config: Config) -> None:
+    """Have all endpoints end what they have: within the time of the drain, then with the best so far.
+
+    Serve by itself would take the engines away from queries that still need them.
+    """
+    seconds = config.server.drain
+    try:
+        asked = serve.get_app_handle(config.cluster.name).broadcast("drain", seconds)
+        asked.results(timeout_s=seconds + SLACK, return_exceptions=True)
+    except (RayError, RayServeException, TimeoutError) as error:
+        logger.warning("the endpoints were not drained: %s", " ".join(str(error).split())[-ERROR:])
 
 
 def end() -> None:

@@ -31,6 +31,8 @@ def serve_here(config: Config) -> None:
     told = threading.Event()
 
     def end(*_: Any) -> None:
+        if told.is_set():  # told twice
+            raise KeyboardInterrupt
         told.set()
 
     try:
@@ -42,6 +44,8 @@ def serve_here(config: Config) -> None:
         logger.info("ready: %d engines on %s/v1", config.cluster.min_replicas, where)
         while not told.wait(1.0):
             pass
+        logger.info("ending: open queries have %g s", server.drain)
+        ray_app.drain(config)
     finally:
         ray_app.end()
 

@@ -25,7 +25,7 @@ from serving.engine_guard import EngineGuard
 from serving.keys import Keys
 from serving.logs import configure
 from serving.ray_ranks import RemoteRanker
-from serving.server import COMPARERS, READERS
+from serving.server import COMPARERS, CUT_GRACE, READERS
 from serving.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Endpoint:
         equivalence = self._on_exit.enter_context(AnswerEquivalence(workers=COMPARERS))
         guard = EngineGuard(lambda: RayServeEngine(self._engine), tracer_of(os.environ))
         app = create_app(self._config, self._keys, equivalence, os.environ, guard, self._scorer())
-        self._door = with_front_door(app, self._config, self._keys)
+        self._app, self._door = app, with_front_door(app, self._config, self._keys)
         self._guard, self._service = guard, app.state.service
         await self._service.engine.start()
         self._reporting = asyncio.create_task(self._report())
@@ -107,6 +107,24 @@ class Endpoint:
         )
         self._on_exit.callback(scorer.close)
         return scorer
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more queries; return once all have ended, after so long with their best answers."""
+        self._door.draining = self._app.state.draining = True
+        self._service.audits.drop()
+        if not await self._ended_within(seconds):
+            self._service.conclude()
+            await self._ended_within(CUT_GRACE)
+
+    async def _ended_within(self, seconds: float) -> bool:
+        """Whether no query is left, waiting so long for that."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._service.live:
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            return False
+        return True
 
     async def _end(self) -> None:
         if self._reporting is not None:

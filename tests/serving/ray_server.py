@@ -56,7 +56,7 @@ class RayServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self._relayed = await self._relay.start()
-        ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         await asyncio.to_thread(
             serve.start, http_options=HTTPOptions(host="127.0.0.1", port=self._port)
         )
@@ -89,7 +89,9 @@ class RayServer:
             update={
                 "engine": relayed,
                 "server": config.server.model_copy(update={"drain": 2.0}),
-                "cluster": config.cluster.model_copy(update={"min_replicas": self._replicas}),
+                "cluster": config.cluster.model_copy(
+                    update={"min_replicas": self._replicas, "replica_cpus": 0.1}
+                ),
             }
         )
         # Replicas ask the relay, in this loop, while they are awaited.

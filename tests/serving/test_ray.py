@@ -85,8 +85,16 @@ async def test_a_replica_that_is_killed_costs_nobody_an_answer(served, client):
         assert answer.dynasor["answer"] == "17"
 
 
-def test_it_ends_with_all_its_processes_when_it_is_told_to(served):
+async def test_it_gives_what_it_has_and_ends_with_all_its_processes_when_told_to(served, client):
+    """The last one: it ends the server."""
     processes = psutil.Process(served.process.pid).children(recursive=True)
+    ask = {"model": SC, "messages": MESSAGES}
+    plan = {"stop": {"rule": "fixed:64"}, "budget": {"samples": 64}, "wave": 1}
+    asking = asyncio.create_task(
+        client.chat.completions.create(**ask, extra_body={"dynasor": plan})
+    )
+    await asyncio.sleep(0.5)
     os.kill(served.process.pid, signal.SIGTERM)
-    assert served.process.wait(timeout=120) == 0
+    assert (await asking).dynasor["answer"] == "17"
+    assert await asyncio.to_thread(served.process.wait, timeout=120) == 0
     assert not psutil.wait_procs(processes, timeout=60)[1]
