@@ -176,9 +176,7 @@ def served(router: str, options: argparse.Namespace) -> dict[str, Any]:
             request_router_class=ROUTERS[router], request_router_kwargs={"places": PLACES}
         ),
     )
-    handle = serve.run(
-        deployment.bind(config.model_dump(mode="json")), name=APP, route_prefix=None
-    )
+    handle = serve.run(deployment.bind(config.model_dump(mode="json")), name=APP, route_prefix=None)
     try:
         return asyncio.run(play(handle, options.queries))
     finally:
@@ -219,7 +217,9 @@ def compared(found: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--replicas", type=int, default=2)
-    parser.add_argument("--queries", type=int, default=40, help="a workload; of chats five times as many")
+    parser.add_argument(
+        "--queries", type=int, default=40, help="a workload; of chats five times as many"
+    )
     parser.add_argument("--kv-blocks", type=int, default=160, help="of 32 tokens, a replica")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

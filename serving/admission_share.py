@@ -39,9 +39,9 @@ def share(
 ) -> int:
     """Queries that an endpoint may have at once: those it has, and its part of the free places.
 
-    It is given no more than the others leave, which keep what they were told until they report again. So
-    all limits together do not exceed `max_queries` once all endpoints have reported; an endpoint that has
-    more queries keeps them.
+    It is given no more than the others leave, which keep what they were told until they report again.
+    So all limits together do not exceed `max_queries` once all endpoints have reported; an endpoint that
+    has more queries keeps them.
 
     Args:
         reports: of all endpoints.

@@ -212,7 +212,12 @@ async def test_counters_are_those_of_all_replicas():
     handle.broadcast = lambda name: Asked()
     engine = RayServeEngine(handle)
     counted = await engine.counters()
-    assert counted == {"waiting": 3, "kv_now": pytest.approx(0.3), "kv_peak": 0.5, "prefix_hits": 15}
+    assert counted == {
+        "waiting": 3,
+        "kv_now": pytest.approx(0.3),
+        "kv_peak": 0.5,
+        "prefix_hits": 15,
+    }
     assert together([]) == {}
     told = TimeoutError("in time")
     with pytest.raises(EngineError, match="do not tell"):

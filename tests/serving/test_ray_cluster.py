@@ -1,4 +1,4 @@
-"""What the endpoints on Ray share, and what happens when a part of the cluster dies; a scripted engine."""
+"""What endpoints on Ray share, and what becomes of queries when a part of the cluster dies."""
 
 import asyncio
 
