@@ -9,9 +9,9 @@ samples  self-consistency, 16 samples of a question
 probes   Dynasor-CoT: probes that go on from what a chain has written
 chats    plain requests, each after one of 12 conversations of some 500 tokens that they share
 
-Told: tokens that vLLM looked up in its prefix cache and found there, by its own counters, of all replicas;
-and the prompt tokens that had to be computed, as a ratio paired by query with a bootstrap interval.
-With few KV blocks (32 tokens each) not all replicas can hold all conversations.
+Told: tokens that vLLM looked up in its prefix cache and found there, by its own counters, of all
+replicas; and the prompt tokens that had to be computed, as a ratio paired by query with a bootstrap
+interval. With few KV blocks (32 tokens each) not all replicas can hold all conversations.
 """
 
 from __future__ import annotations

@@ -152,6 +152,7 @@ async def test_gangs_on_real_replicas(handle):
     homes = [where for _, _, (where,) in both]
     assert len(set(homes[:3])) == len(set(homes[3:])) == 1
     assert homes[0] != homes[3]
+    await asyncio.sleep(1.0)  # Serve tells its router of ends a little later
     large = await asyncio.gather(*(run(engine, f"c{n}", "c") for n in range(5)))
     assert {end for _, end, _ in (*both, *large)} == {"stop"}
     homes = [where for _, _, (where,) in large]
