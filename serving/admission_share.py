@@ -96,3 +96,7 @@ class GlobalView:
             told = min(told, max(limit, queries))
         self._reports[endpoint] = replace(report, limit=told)
         return told
+
+    def leave(self, endpoint: str) -> None:
+        """An endpoint has ended: its places are free at once."""
+        self._reports.pop(endpoint, None)

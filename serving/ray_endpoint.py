@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import ray
@@ -34,6 +34,8 @@ REPORT_EVERY = 1.0
 """Seconds between two reports of an endpoint to the global view."""
 REPORT_WITHIN = 0.5
 """Seconds that a report may take; no query waits for it in any case."""
+HEARD_WITHIN = 6.0
+"""Seconds that an endpoint waits at its start for places of its own; then it has as many as all may."""
 NAMESPACE = "dynasor"
 VIEW = "global-view"
 ERROR = 500  # characters of an error that are shown
@@ -91,7 +93,12 @@ class Endpoint:
         self._app, self._door = app, with_front_door(app, self._config, self._keys)
         self._guard, self._service = guard, app.state.service
         await self._service.engine.start()
+        self._view: Any = None
+        self._heard = asyncio.Event()
         self._reporting = asyncio.create_task(self._report())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARD_WITHIN):
+                await self._heard.wait()
 
     def _scorer(self) -> LengthScorer | None:
         ranking = self._config.ranking
@@ -130,6 +137,8 @@ class Endpoint:
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.gather(self._reporting, return_exceptions=True)
+        if self._view is not None:
+            self._view.leave.remote(_me())
         self._service.audits.drop()
         self._service.conclude()
         await self._service.engine.close()
@@ -137,27 +146,32 @@ class Endpoint:
 
     async def _report(self) -> None:
         """Tell the global view what is here and learn this endpoint's share, again and again."""
-        me = serve.get_replica_context().replica_id.unique_id
-        view: Any = None
         known = True
         while True:
             engine = self._guard.engine
             expected = engine.expected() if isinstance(engine, RayServeEngine) else 0.0
             try:
-                if view is None:
-                    view = await asyncio.to_thread(global_view, self._config)
+                if self._view is None:
+                    self._view = await asyncio.to_thread(global_view, self._config)
                 async with asyncio.timeout(REPORT_WITHIN):
-                    self._door.max_queries = await view.report.remote(
-                        me, len(self._service.live), expected, self._door.max_queries
+                    self._door.max_queries = await self._view.report.remote(
+                        _me(), len(self._service.live), expected, self._door.max_queries
                     )
+                if self._door.max_queries:
+                    self._heard.set()
                 known = True
             except (RayError, TimeoutError, ValueError) as error:
-                view = None  # what it said last holds until there is one again
+                self._view = None  # what it said last holds until there is one again
                 if known:
                     problem = str(error).split("\n")[0][:ERROR] or type(error).__name__
                     logger.warning("no news of the global view: %s", problem)
                 known = False
             await asyncio.sleep(REPORT_EVERY)
+
+
+def _me() -> str:
+    """Name of this endpoint."""
+    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 def global_view(config: Config) -> Any:

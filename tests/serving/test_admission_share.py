@@ -84,6 +84,9 @@ def test_an_endpoint_that_is_gone_gives_its_part_back():
     assert view.report("b", 4, 0.0, 4) == 4 + 3
     time.now += FORGOTTEN + 0.1
     assert view.report("a", 0, 0.0, 3) == 10
+    view.leave("a")
+    view.leave("a")
+    assert view.report("c", 0, 0.0, 10) == 10
 
 
 def test_a_new_view_knows_all_again_after_each_endpoint_has_reported():
