@@ -60,7 +60,8 @@ async def test_a_prompt_beyond_the_model_is_refused_with_its_length(client):
 
 
 async def test_the_metrics_are_those_of_all_replicas(served, client):
-    await client.chat.completions.create(model=SC, messages=MESSAGES, extra_body={"dynasor": PLAN})
+    long = [{"role": "user", "content": QUESTION * 3}]  # more than a block of 32 tokens
+    await client.chat.completions.create(model=SC, messages=long, extra_body={"dynasor": PLAN})
     now = served.metrics()
     assert 0 < now["dynasor_prefix_cache_share"] < 1
     assert now["dynasor_engine_ready"] == 1
