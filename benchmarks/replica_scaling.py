@@ -50,7 +50,7 @@ drain = 20
 def running() -> int:
     """Engine replicas that serve."""
     whole = serve.status().applications["dynasor"].deployments["EngineReplica"]
-    return sum(n for state, n in whole.replica_states.items() if state.value == "RUNNING")
+    return sum(n for state, n in whole.replica_states.items() if state == "RUNNING")
 
 
 async def part(

@@ -199,9 +199,7 @@ def progress(status: Any) -> str:
         return "starting Serve"
     parts = []
     for name, deployment in status.deployments.items():
-        counts = [
-            f"{count} {state.value.lower()}" for state, count in deployment.replica_states.items()
-        ]
+        counts = [f"{count} {state.lower()}" for state, count in deployment.replica_states.items()]
         why = " ".join(deployment.message.split())[-ERROR:]
         parts.append(f"{name}: {', '.join(counts) or 'none yet'}" + (f" ({why})" if why else ""))
     return "; ".join(parts) or "starting"
