@@ -1,5 +1,7 @@
 """What is told of an application that has not yet begun, without a cluster."""
 
+from types import SimpleNamespace
+
 import pytest
 
 
@@ -13,14 +15,10 @@ def test_progress_names_what_runs_and_what_is_waited_for():
         trigger = DeploymentStatusTrigger.UNSPECIFIED
         return DeploymentStatusOverview("UPDATING", trigger, states, message)
 
-    class Application:
-        deployments = {
-            "EngineReplica": deployment({"RUNNING": 1, "STARTING": 1}, "needs\n 1 GPU"),
-            "Endpoint": deployment({}),
-        }
-
+    engines = deployment({"RUNNING": 1, "STARTING": 1}, "needs\n 1 GPU")
+    both = SimpleNamespace(deployments={"EngineReplica": engines, "Endpoint": deployment({})})
     told = "EngineReplica: 1 running, 1 starting (needs 1 GPU); Endpoint: none yet"
-    assert progress(Application) == told
+    assert progress(both) == told
     assert progress(None) == "starting Serve"
 
 
