@@ -45,6 +45,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Engines that load models leave a small machine little time for Serve's proxy to begin.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    # Ray would have its workers give way to whatever else runs on the machine (nice 15).
+    "RAY_worker_niceness": "0",
     # The processes of an engine end with the replica that began them, however that ends.
     "RAY_process_group_cleanup_enabled": "1",
 }
