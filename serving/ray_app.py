@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.exceptions import RayError
 from ray.serve.config import (
     AutoscalingConfig,
@@ -237,9 +238,11 @@ def remove(config: Config, address: str) -> None:
 def _connected(address: str, **own: Any) -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if address not in ("auto", "local"):
-        _check_answers(address)
     try:
+        if address == "auto":  # Ray keeps the address of a cluster that is gone, and tries it for long
+            address = str(canonicalize_bootstrap_address_or_die(address))
+        if address != "local":
+            _check_answers(address)
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, **own)
         yield
     except (RayError, RayServeException, ConnectionError, RuntimeError, TimeoutError) as error:
