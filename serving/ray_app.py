@@ -239,7 +239,9 @@ def _connected(address: str, **own: Any) -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        if address == "auto":  # Ray keeps the address of a cluster that is gone, and tries it for long
+        if (
+            address == "auto"
+        ):  # Ray keeps the address of a cluster that is gone, and tries it for long
             address = str(canonicalize_bootstrap_address_or_die(address))
         if address != "local":
             _check_answers(address)
