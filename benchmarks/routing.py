@@ -7,20 +7,23 @@ Virtual time: the real programs, allocator, gang policy and routing rule on simu
 8-billion-parameter model. Each fleet serves the same arrivals per replica under every rule. The load is
 a share of what one replica does under saturation. A query is in time if it takes no longer than --slo
 times its question alone on one replica. Ratios are to the single queue, paired by query, with bootstrap
-intervals. --cost measures microseconds of this process: on an idle machine. With --keep FILE what was
-simulated is kept there, and the same command goes on where it was (give it the same other options).
+intervals. --cost measures processor time of this process a request: of the rule with its account, and of
+the whole router in Ray Serve, whose replicas are stand-ins here. With --keep FILE what was simulated is
+kept there, and the same command goes on where it was (give it the same other options).
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,7 @@ from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.step_time import StepTime
 from dynasor.intervals import bootstrap
 from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.gang import Hints
 from dynasor.scheduling.placements import Placements
 from dynasor.scheduling.queue import Aging
 from dynasor.traces import read_traces
@@ -193,32 +197,82 @@ def _workload(
 
 
 def cost(size: int, requests: int = 20_000, repeats: int = 5) -> dict[str, Any]:
-    """Microseconds of a request: its placement, a hint, and its end, with 16 in each replica."""
-    seconds = []
-    for repeat in range(repeats):
-        placements = Placements(repeat)
-        for _ in range(size):
-            placements.add(SHARED)
-        prompts = [f"question {n} ".ljust(800) for n in range(requests // 8)]
-        asked = [
-            Request(f"{n}", f"g{n // 8}", prompts[n // 8], Sampling()) for n in range(requests)
+    """Microseconds of a request, with 16 in each replica."""
+    row: dict[str, Any] = {"replicas": size}
+    for name, served in (("rule", _rule_cost), ("Ray router", _router_cost)):
+        taken = [served(size, requests, seed) for seed in range(repeats)]
+        row[name] = [1e6 * each for each in taken]
+        middle = median(row[name])
+        print(
+            f"{size:4d} replicas, {name:10s}: {middle:5.1f} us a request ({min(row[name]):.1f} to "
+            f"{max(row[name]):.1f}), so one decides on {1e6 / middle:,.0f} a second",
+            flush=True,
+        )
+    return row
+
+
+def _asked(requests: int) -> list[Request]:
+    """Gangs of eight with prompts of some 200 tokens."""
+    prompts = [f"question {n} ".ljust(800) for n in range(requests // 8)]
+    return [Request(f"{n}", f"g{n // 8}", prompts[n // 8], Sampling()) for n in range(requests)]
+
+
+def _rule_cost(size: int, requests: int, seed: int) -> float:
+    """Seconds of a request: its placement, a hint, and its end."""
+    placements = Placements(seed)
+    for _ in range(size):
+        placements.add(SHARED)
+    flying, asked = SHARED * size, _asked(requests)
+    for request in asked[:flying]:
+        placements.place(request)
+    begin = process_time()
+    for number, request in enumerate(asked[flying:]):
+        placements.place(request)
+        placements.hint(request.program, 1000.0 + number % 7)
+        placements.end(f"{number}", 300)
+    return (process_time() - begin) / (requests - flying)
+
+
+def _router_cost(size: int, requests: int, seed: int) -> float:
+    """Seconds of a request in the router of Ray Serve: the choice of its replica, and its end.
+
+    Serve's own work around it (finding that the replica takes the request, sending it) is not counted.
+    """
+    from ray.serve._private.common import DeploymentHandleSource, DeploymentID
+    from ray.serve.request_router import ReplicaID
+
+    from dynasor.engines.ray_router import GangRouter
+
+    class Replica(SimpleNamespace):
+        async def get_queue_len(self, *, deadline_s: float) -> int:
+            return 0
+
+    async def route_all() -> float:
+        engines = DeploymentID(name="engines", app_name="cost")
+        router = GangRouter(engines, DeploymentHandleSource.UNKNOWN)
+        router.initialize_state(places=SHARED)
+        replicas = [Replica(replica_id=ReplicaID(f"r{n}", engines)) for n in range(size)]
+        router.update_replicas(replicas)
+        await asyncio.sleep(0)
+        calls = [
+            SimpleNamespace(
+                args=(request, Hints(tokens=1000.0 + number % 7)),
+                kwargs={"author": None, "avoid": []},
+                metadata=SimpleNamespace(call_method="generate", internal_request_id=f"{number}"),
+            )
+            for number, request in enumerate(_asked(requests))
         ]
         flying = SHARED * size
-        for request in asked[:flying]:
-            placements.place(request)
-        begin = perf_counter()
-        for number, request in enumerate(asked[flying:]):
-            placements.place(request)
-            placements.hint(request.program, 1000.0 + number % 7)
-            placements.end(f"{number}", 300)
-        seconds.append((perf_counter() - begin) / max(1, requests - flying))
-    row = {"replicas": size, "microseconds": [1e6 * each for each in seconds]}
-    middle = 1e6 * median(seconds)
-    print(
-        f"{size:4d} replicas: {middle:.1f} us a request ({1e6 * min(seconds):.1f} to "
-        f"{1e6 * max(seconds):.1f}), one router decides on {1e6 / middle:.0f} requests a second"
-    )
-    return row
+        for call in calls[:flying]:
+            await router.choose_replicas(replicas, call)
+        begin = process_time()
+        for number, call in enumerate(calls[flying:]):
+            await router.choose_replicas(replicas, call)
+            router.on_request_completed(None, f"{number}")
+        return (process_time() - begin) / (requests - flying)
+
+    del seed
+    return asyncio.run(route_all())
 
 
 if __name__ == "__main__":

@@ -8,19 +8,29 @@ to what they were told last.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 FORGOTTEN = 5.0
 """Seconds after which an endpoint that does not report counts no more."""
+SETTLING = 3.0
+"""Seconds in which a new view gives nobody more than it has: until all endpoints have found it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an endpoint has: open queries, and output tokens that are expected to come from them."""
+    """What an endpoint has.
+
+    Attributes:
+        queries: that are open.
+        expected: output tokens that are expected to come from them.
+        limit: queries that it may have until it hears again.
+        time: of the report, seconds.
+    """
 
     queries: int
     expected: float
+    limit: int = 0
     time: float = 0.0
 
 
@@ -29,8 +39,9 @@ def share(
 ) -> int:
     """Queries that an endpoint may have at once: those it has, and its part of the free places.
 
-    The sum over all endpoints of what they have and are given never exceeds `max_queries`, so long as
-    the reports are true; an endpoint that has more keeps them.
+    It is given no more than the others leave, which keep what they were told until they report again.
+    So all limits together do not exceed `max_queries` once all endpoints have reported; an endpoint that
+    has more queries keeps them.
 
     Args:
         reports: of all endpoints.
@@ -38,12 +49,15 @@ def share(
         max_queries: of all endpoints together.
         max_expected: output tokens beyond which nobody is given more; None for no limit.
     """
+    mine = reports[endpoint]
     free = max_queries - sum(report.queries for report in reports.values())
     if max_expected is not None and sum(r.expected for r in reports.values()) >= max_expected:
         free = 0
     each, over = divmod(max(free, 0), len(reports))
-    place = sorted(reports).index(endpoint)
-    return reports[endpoint].queries + each + (place < over)
+    fair = mine.queries + each + (sorted(reports).index(endpoint) < over)
+    others = (report for name, report in reports.items() if name != endpoint)
+    left = max_queries - sum(max(report.queries, report.limit) for report in others)
+    return max(mine.queries, min(fair, left))
 
 
 class GlobalView:
@@ -62,13 +76,27 @@ class GlobalView:
     ) -> None:
         self._limits = (max_queries, max_expected)
         self._clock = clock
+        self._begun = clock()
         self._reports: dict[str, Report] = {}
 
-    def report(self, endpoint: str, queries: int, expected: float) -> int:
-        """Take a report; the endpoint's share."""
+    def report(self, endpoint: str, queries: int, expected: float, limit: int) -> int:
+        """Take a report; the endpoint's limit from now on.
+
+        Args:
+            endpoint: which reports.
+            queries, expected, limit: see `Report`.
+        """
         now = self._clock()
-        self._reports[endpoint] = Report(queries, expected, now)
-        for name, report in list(self._reports.items()):
-            if now - report.time > FORGOTTEN:
+        report = self._reports[endpoint] = Report(queries, expected, limit, now)
+        for name, each in list(self._reports.items()):
+            if now - each.time > FORGOTTEN:
                 del self._reports[name]
-        return share(self._reports, endpoint, *self._limits)
+        told = share(self._reports, endpoint, *self._limits)
+        if now - self._begun < SETTLING:
+            told = min(told, max(limit, queries))
+        self._reports[endpoint] = replace(report, limit=told)
+        return told
+
+    def leave(self, endpoint: str) -> None:
+        """An endpoint has ended: its places are free at once."""
+        self._reports.pop(endpoint, None)

@@ -72,7 +72,7 @@ async def _answer(
     service = _service(request)
     visit: Visit = request.scope["visit"]
     plan = plan_of(asked, service.config, service.served, visit.key.max_priority)
-    service.check(plan)
+    await service.check(plan)
     plan = service.admit(plan)
     if asked.stream:
         usage = bool(asked.stream_options and asked.stream_options.include_usage)

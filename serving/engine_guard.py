@@ -186,14 +186,17 @@ class EngineGuard:
         """Of the first engine; the others are like it."""
         return self._capacity
 
-    def measure(self, request: Request) -> int | None:
+    async def measure(self, request: Request) -> int | None:
         """Tokens of a prompt; None where the engine cannot tell.
 
         Raises:
             ValueError: if the engine would refuse the request.
         """
         measure = getattr(self.engine, "measure", None)
-        return None if measure is None or not self.ready else int(measure(request))
+        tokens: int | None = None
+        if measure is not None and self.ready:
+            tokens = await measure(request)
+        return tokens
 
     async def counters(self) -> dict[str, float]:
         """What the engine's scheduler counts; empty where it counts nothing."""

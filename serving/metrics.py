@@ -78,6 +78,9 @@ class Metrics:
         self.requests = gauge("dynasor_requests_running", "Requests in the engine's hands")
         self.waiting = gauge("dynasor_requests_waiting", "Requests in the engine's queue")
         self.kv = gauge("dynasor_kv_cache_share", "Share of the KV cache in use")
+        self.prefixes = gauge(
+            "dynasor_prefix_cache_share", "Share of prompt tokens that the prefix cache held"
+        )
         self.starvation = gauge(
             "dynasor_starvation_seconds", "Longest wait of a query without its first token"
         )

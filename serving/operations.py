@@ -53,6 +53,9 @@ async def gather_gauges(request: Request) -> dict[str, float]:
     metrics.requests.set(service.guard.running)
     metrics.waiting.set(counted.get("waiting", 0.0))
     metrics.kv.set(counted.get("kv_now", 0.0))
+    metrics.prefixes.set(
+        counted.get("prefix_hits", 0.0) / max(counted.get("prefix_queries", 0.0), 1.0)
+    )
     metrics.starvation.set(service.longest_wait())
     metrics.ready.set(float(service.guard.ready))
     metrics.promises.update(service.promises.statuses())

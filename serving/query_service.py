@@ -112,7 +112,7 @@ class QueryService:
         model = self.guard.capacity().model
         return Path(model).name if Path(model).is_dir() else model
 
-    def check(self, plan: Plan) -> None:
+    async def check(self, plan: Plan) -> None:
         """Refuse what the engine or the program would refuse, before anything is begun.
 
         Raises:
@@ -133,7 +133,8 @@ class QueryService:
         if plan.sampling.seed is not None and not self.guard.capacity().supports_seed:
             raise ApiError(400, "seed: this engine cannot repeat its samples", param="seed")
         try:
-            tokens = self.guard.measure(Request("measure", plan.id, plan.prompt, plan.sampling))
+            asked = Request("measure", plan.id, plan.prompt, plan.sampling)
+            tokens = await self.guard.measure(asked)
         except ValueError as error:
             param = "seed" if "seed" in str(error) else field
             code = "context_length_exceeded" if "tokens" in str(error) else None

@@ -31,9 +31,12 @@ def serve_here(config: Config) -> None:
     told = threading.Event()
 
     def end(*_: Any) -> None:
+        if told.is_set():  # told twice
+            raise KeyboardInterrupt
         told.set()
 
     try:
+        logger.info("starting Ray and %d engines", config.cluster.min_replicas)
         ray_app.deploy(config, keys, None)
         for number in (signal.SIGTERM, signal.SIGINT):  # now, for Ray has set its own
             signal.signal(number, end)
@@ -41,6 +44,8 @@ def serve_here(config: Config) -> None:
         logger.info("ready: %d engines on %s/v1", config.cluster.min_replicas, where)
         while not told.wait(1.0):
             pass
+        logger.info("ending: open queries have %g s", server.drain)
+        ray_app.drain(config)
     finally:
         ray_app.end()
 

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import ray
@@ -25,7 +25,7 @@ from serving.engine_guard import EngineGuard
 from serving.keys import Keys
 from serving.logs import configure
 from serving.ray_ranks import RemoteRanker
-from serving.server import COMPARERS, READERS
+from serving.server import COMPARERS, CUT_GRACE, READERS
 from serving.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ REPORT_EVERY = 1.0
 """Seconds between two reports of an endpoint to the global view."""
 REPORT_WITHIN = 0.5
 """Seconds that a report may take; no query waits for it in any case."""
+HEARD_WITHIN = 6.0
+"""Seconds that an endpoint waits at its start for places of its own; then it has as many as all may."""
 NAMESPACE = "dynasor"
 VIEW = "global-view"
 ERROR = 500  # characters of an error that are shown
@@ -88,10 +90,15 @@ class Endpoint:
         equivalence = self._on_exit.enter_context(AnswerEquivalence(workers=COMPARERS))
         guard = EngineGuard(lambda: RayServeEngine(self._engine), tracer_of(os.environ))
         app = create_app(self._config, self._keys, equivalence, os.environ, guard, self._scorer())
-        self._door = with_front_door(app, self._config, self._keys)
+        self._app, self._door = app, with_front_door(app, self._config, self._keys)
         self._guard, self._service = guard, app.state.service
         await self._service.engine.start()
+        self._view: Any = None
+        self._heard = asyncio.Event()
         self._reporting = asyncio.create_task(self._report())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARD_WITHIN):
+                await self._heard.wait()
 
     def _scorer(self) -> LengthScorer | None:
         ranking = self._config.ranking
@@ -108,10 +115,30 @@ class Endpoint:
         self._on_exit.callback(scorer.close)
         return scorer
 
+    async def drain(self, seconds: float) -> None:
+        """Take no more queries; return once all have ended, after so long with their best answers."""
+        self._door.draining = self._app.state.draining = True
+        self._service.audits.drop()
+        if not await self._ended_within(seconds):
+            self._service.conclude()
+            await self._ended_within(CUT_GRACE)
+
+    async def _ended_within(self, seconds: float) -> bool:
+        """Whether no query is left, waiting so long for that."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._service.live:  # noqa: ASYNC110  # queries end in many places
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            return False
+        return True
+
     async def _end(self) -> None:
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.gather(self._reporting, return_exceptions=True)
+        if self._view is not None:
+            self._view.leave.remote(_me())
         self._service.audits.drop()
         self._service.conclude()
         await self._service.engine.close()
@@ -119,27 +146,32 @@ class Endpoint:
 
     async def _report(self) -> None:
         """Tell the global view what is here and learn this endpoint's share, again and again."""
-        me = serve.get_replica_context().replica_id.unique_id
-        view: Any = None
         known = True
         while True:
             engine = self._guard.engine
             expected = engine.expected() if isinstance(engine, RayServeEngine) else 0.0
             try:
-                if view is None:
-                    view = await asyncio.to_thread(global_view, self._config)
+                if self._view is None:
+                    self._view = await asyncio.to_thread(global_view, self._config)
                 async with asyncio.timeout(REPORT_WITHIN):
-                    self._door.max_queries = await view.report.remote(
-                        me, len(self._service.live), expected
+                    self._door.max_queries = await self._view.report.remote(
+                        _me(), len(self._service.live), expected, self._door.max_queries
                     )
+                if self._door.max_queries:
+                    self._heard.set()
                 known = True
             except (RayError, TimeoutError, ValueError) as error:
-                view = None  # what it said last holds until there is one again
+                self._view = None  # what it said last holds until there is one again
                 if known:
                     problem = str(error).split("\n")[0][:ERROR] or type(error).__name__
                     logger.warning("no news of the global view: %s", problem)
                 known = False
             await asyncio.sleep(REPORT_EVERY)
+
+
+def _me() -> str:
+    """Name of this endpoint."""
+    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 def global_view(config: Config) -> Any:

@@ -11,7 +11,7 @@ from ray import serve
 
 from algorithms.program import Event, Request
 from dynasor.config import Config
-from dynasor.engines.base import Capacity
+from dynasor.engines.base import Capacity, Engine
 from dynasor.engines.build import build_engine
 from dynasor.scheduling.gang import Hints
 from dynasor.scheduling.placements import Placements
@@ -33,10 +33,15 @@ class EngineReplica:
     ) -> None:
         config = Config.model_validate(settings)
         self._counts = config.scheduler.policy != "none"
-        self._engine = build_engine(config.engine, config.algorithm.seed, config.scheduler)
+        self._engine = self.engine_of(config)
         await self._engine.start()
         self._account = Placements()
         self._account.add(config.engine.max_running)
+
+    @staticmethod
+    def engine_of(config: Config) -> Engine:
+        """The engine that it runs, not yet started."""
+        return build_engine(config.engine, config.algorithm.seed, config.scheduler)
 
     async def generate(
         self, request: Request, hints: Hints, **_: Any
@@ -76,14 +81,27 @@ class EngineReplica:
         """Of this engine."""
         return self._engine.capacity()
 
+    async def measure(self, request: Request) -> int | None:
+        """Tokens of a prompt; None where the engine cannot tell.
+
+        Raises:
+            ValueError: if the engine would refuse the request.
+        """
+        measure = getattr(self._engine, "measure", None)
+        tokens: int | None = None if measure is None else await measure(request)
+        return tokens
+
+    async def counters(self) -> dict[str, float]:
+        """What the engine's scheduler counts; empty where it counts nothing."""
+        counters = getattr(self._engine, "counters", None)
+        return {} if counters is None or not self._counts else dict(await counters())
+
     async def check_health(self) -> None:
         """Serve asks this; raises if the engine is dead, and waits for ever if it hangs."""
         check = getattr(self._engine, "check", None)
         if check is not None:
             await check()
-        counters = getattr(self._engine, "counters", None)
-        if counters is not None and self._counts:
-            await counters()  # goes through the scheduler's loop
+        await self.counters()  # goes through the scheduler's loop
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve asks this: output tokens that are expected to come."""

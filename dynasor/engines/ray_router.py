@@ -31,34 +31,46 @@ class GangRouter(RequestRouter):
         self._places = places
         self._placements = Placements()
         self._index: dict[str, int] = {}
+        self._named: dict[str, RunningReplica] = {}
+        self._name: dict[int, str] = {}
         self._request: dict[str, str] = {}  # Serve's id -> ours
         self._latest: dict[str, str] = {}  # and back: a request may be sent a second time
         self._lock = Lock()  # Serve tells of ends on threads of its own
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Replicas have come or gone; one that drains is gone already."""
-        present = {replica.replica_id.unique_id for replica in replicas}
+        present = {replica.replica_id.unique_id: replica for replica in replicas}
         with self._lock:
-            for name in self._index.keys() - present:
+            for name in self._index.keys() - present.keys():
                 self._placements.lost(self._index.pop(name))
-            for name in sorted(present - self._index.keys()):
-                self._index[name] = self._placements.add(self._places)
+            for name in sorted(present.keys() - self._index.keys()):
+                self._index[name] = index = self._placements.add(self._places)
+                self._name[index] = name
+            self._named = present
         super().update_replicas(replicas)
+
+    def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
+        """A request has found its replica dead, before Serve's controller has told of it."""
+        with self._lock:
+            self._named.pop(replica_id.unique_id, None)
+            index = self._index.pop(replica_id.unique_id, None)
+            if index is not None:
+                self._placements.lost(index)
+        super().on_replica_actor_died(replica_id)
 
     async def choose_replicas(
         self,
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """The replica of the rule first, then all others."""
+        """The replica of the rule first, then any."""
         if pending_request is None:
             return [candidate_replicas]
         with self._lock:
             self._learn(pending_request)
             wanted = self._wanted(pending_request)
-        first = [each for each in candidate_replicas if each.replica_id.unique_id == wanted]
-        others = [each for each in candidate_replicas if each not in first]
-        return [ranked for ranked in (first, others) if ranked]
+            first = None if wanted is None else self._named.get(wanted)
+        return [candidate_replicas] if first is None else [[first], candidate_replicas]
 
     def _learn(self, pending: PendingRequest) -> None:
         """Take the hints on gangs that a call carries."""
@@ -81,8 +93,7 @@ class GangRouter(RequestRouter):
         call = pending.metadata.internal_request_id
         self._request[call] = request.id
         self._latest[request.id] = call
-        chosen = self._placements.place(request, avoid, author)
-        return next((name for name, index in self._index.items() if index == chosen), None)
+        return self._name[self._placements.place(request, avoid, author)]
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """A request has left its replica, whatever became of it."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import Context
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from algorithms.program import Event, Generation, Progress, Request
@@ -32,7 +32,9 @@ LOST = (RayError, RayServeException, EngineError)
 START = 600.0
 """Seconds that the first replica has to load its model."""
 AT_MOST = 5.0
-"""Seconds that anything waits for a cut or for news to be delivered."""
+"""Seconds that anything waits for a cut or for news to be delivered, or for a prompt to be measured."""
+COUNTED_WITHIN = 1.0
+"""Seconds that all replicas have to tell their counters."""
 
 
 class RayServeEngine:
@@ -168,6 +170,36 @@ class RayServeEngine:
             except TimeoutError:
                 logger.debug("news of gangs were not delivered in time")
 
+    async def measure(self, request: Request) -> int | None:
+        """Tokens of a prompt; None where no replica can tell within `AT_MOST`.
+
+        Raises:
+            ValueError: if the engine would refuse the request, or whatever else its parts raise.
+        """
+        try:
+            async with asyncio.timeout(AT_MOST):
+                tokens: int | None = await _call(self._handle.measure, request)
+        except RayTaskError as error:
+            if isinstance(error.cause, EngineError):
+                return None
+            raise error.cause from None
+        except (*LOST, TimeoutError):
+            return None
+        return tokens
+
+    async def counters(self) -> dict[str, float]:
+        """What the schedulers of all replicas count: sums, of shares of a KV cache the mean or the peak.
+
+        Raises:
+            EngineError: if they do not tell in time.
+        """
+        try:
+            asked = Context().run(self._handle.broadcast, "counters")
+            told = await asked.results_async(timeout_s=COUNTED_WITHIN, return_exceptions=True)
+        except (*LOST, TimeoutError) as error:
+            raise EngineError(f"the replicas do not tell their counters: {error}") from error
+        return together([each for each in told if isinstance(each, dict)])
+
     def expected(self) -> float:
         """Output tokens that are expected to come from the gangs that run."""
         return sum(self._hints.of(gang).tokens or 0.0 for gang in set(self._gang_of.values()))
@@ -182,6 +214,18 @@ class RayServeEngine:
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
+
+
+def together(counters: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Counters of several engines as those of one; see `VLLMEngine.counters` for the names."""
+    whole: dict[str, float] = {}
+    for name in {name: None for each in counters for name in each}:
+        values = [each.get(name, 0.0) for each in counters]
+        if name == "kv_peak":
+            whole[name] = max(values)
+        else:
+            whole[name] = sum(values) / (len(values) if name.startswith("kv_") else 1)
+    return whole
 
 
 def _call(method: Any, *arguments: Any, **more: Any) -> Any:

@@ -214,7 +214,7 @@ class VLLMEngine:
         if self._engine is None or self._engine.errored:
             raise EngineError("the vLLM engine died; see its log above")
 
-    def measure(self, request: Request) -> int:
+    async def measure(self, request: Request) -> int:
         """Tokens of a request's prompt.
 
         Raises:
@@ -231,7 +231,8 @@ class VLLMEngine:
         """What the scheduler counted since the last reset.
 
         Steps, preemptions, recomputed_tokens, kv_peak, kv_mean, kv_now (shares of the KV cache),
-        running_mean, running, waiting (requests).
+        running_mean, running, waiting (requests), prefix_queries, prefix_hits (tokens that vLLM looked
+        up in its prefix cache, and found there).
 
         Raises:
             EngineError: if the scheduler is vLLM's own (`none`), which does not count.

@@ -54,16 +54,25 @@ class Placements:
         self._prefixes = PrefixHomes()
         self._typical = TYPICAL
         self._ended = 0
+        self._lost: list[int] = []
 
     def add(self, places: int) -> int:
-        """A replica has come; its index."""
-        self.replicas.append(ReplicaFacts(places))
+        """A replica has come; its index, which may be that of a lost one that has nothing left."""
+        facts = ReplicaFacts(places)
+        for index in self._lost:
+            if not self.replicas[index].requests:
+                self._lost.remove(index)
+                self.replicas[index] = facts
+                return index
+        self.replicas.append(facts)
         return len(self.replicas) - 1
 
     def lost(self, replica: int) -> None:
         """A replica is gone with all KV that it held, or is about to go: use it no more."""
         self.replicas[replica].usable = False
         self._prefixes.forget(replica)
+        if replica not in self._lost:
+            self._lost.append(replica)
 
     def place(
         self, request: Request, exclude: Collection[int] = (), author: int | None = None

@@ -25,6 +25,7 @@ LEANS_ON: Mapping[str, tuple[str, ...]] = {
         "_preempt_request",
         "_free_request",
         "_enqueue_waiting_request",
+        "make_stats",
     ),
     "vllm.v1.core.sched.request_queue.RequestQueue": (
         "add_request",
@@ -36,7 +37,11 @@ LEANS_ON: Mapping[str, tuple[str, ...]] = {
         "remove_requests",
     ),
     "vllm.v1.request.Request": ("num_output_tokens", "num_tokens", "is_finished"),
-    "vllm.v1.core.kv_cache_manager.KVCacheManager": ("usage",),
+    "vllm.v1.core.kv_cache_manager.KVCacheManager": (
+        "usage",
+        "make_prefix_cache_stats",
+        "record_prefix_cache_stats",
+    ),
     "vllm.v1.core.block_pool.BlockPool": ("get_num_free_blocks",),
 }
 """Class -> its private or undocumented names that the gang scheduler uses."""

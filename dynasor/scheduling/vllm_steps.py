@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.metrics.stats import PrefixCacheStats
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
@@ -39,9 +40,15 @@ class CountingScheduler(AsyncScheduler):
         self._logging = False
         self._begun: float | None = None  # start of the last step, if the next follows at once
         self._batch: Batch | None = None
+        # vLLM counts what its prefix cache holds only where it keeps a log; we count without one.
+        if self.kv_cache_manager.prefix_cache_stats is None:
+            self.kv_cache_manager.log_stats = True
+            self.kv_cache_manager.prefix_cache_stats = PrefixCacheStats()
+        self._told_prefixes = (0, 0)
         self._reset()
 
     def _reset(self) -> None:
+        self._prefixes_before = self._prefixes()
         self._count = 0
         self._preemptions = 0
         self._recomputed = 0
@@ -98,11 +105,32 @@ class CountingScheduler(AsyncScheduler):
         self._recomputed += request.num_computed_tokens
         super()._preempt_request(request, *args, **kwargs)
 
+    def make_stats(self, *args: Any, **kwargs: Any) -> Any:
+        """vLLM's, which forgets its counts of the prefix cache with each telling: they are kept."""
+        before = self._prefixes()
+        stats = super().make_stats(*args, **kwargs)
+        if stats is not None:  # None where it keeps no log: then it goes on counting
+            self._told_prefixes = before
+        return stats
+
+    def _prefixes(self) -> tuple[int, int]:
+        """Tokens that vLLM has looked up in its prefix cache, and that it found there."""
+        queries, hits = self._told_prefixes
+        now = self.kv_cache_manager.prefix_cache_stats
+        return queries + now.queries, hits + now.hits
+
     # Asked by name through EngineCore.gang_call, see vllm_hooks.
 
     def gang_counters(self, reset: bool = False) -> dict[str, float]:
-        """Counters since the last reset: steps, preemptions, tokens lost to them, KV use (shares)."""
+        """Counters since the last reset: steps, preemptions, tokens lost to them, KV use (shares).
+
+        `prefix_queries` and `prefix_hits` are vLLM's own counts, in tokens: of prompts that were looked
+        up in the prefix cache when they were first admitted, and of what was found there.
+        """
         steps = max(self._count, 1)
+        queries, hits = (
+            now - then for now, then in zip(self._prefixes(), self._prefixes_before, strict=True)
+        )
         counters = {
             "steps": self._count,
             "preemptions": self._preemptions,
@@ -113,6 +141,8 @@ class CountingScheduler(AsyncScheduler):
             "running": len(self.running),
             "waiting": len(self.waiting),
             "kv_now": self.kv_cache_manager.usage,
+            "prefix_queries": queries,
+            "prefix_hits": hits,
         }
         if reset:
             self._reset()

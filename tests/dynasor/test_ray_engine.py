@@ -11,15 +11,15 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from algorithms.program import Generation, Progress, Request, Sampling
 from dynasor.config import load_config
 from dynasor.engines.base import Capacity
 from dynasor.engines.ray_replica import EXPECTED, ScaleByExpectedTokens
 from dynasor.engines.ray_router import GangRouter
-from dynasor.engines.ray_serve import RayServeEngine
-from dynasor.errors import ConfigError
+from dynasor.engines.ray_serve import RayServeEngine, together
+from dynasor.errors import ConfigError, EngineError
 from dynasor.scheduling.gang import Hints
 
 
@@ -169,6 +169,61 @@ async def test_hints_go_to_the_replicas_of_the_gang_and_with_its_requests():
     await engine.close()
 
 
+async def answering(engine, answer):
+    """What `measure` says where a replica answers so."""
+
+    async def remote(request):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    engine._handle.measure = SimpleNamespace(remote=remote)
+    return await engine.measure(ask())
+
+
+async def test_a_prompt_is_measured_by_a_replica_and_refused_as_that_refuses_it():
+    engine = RayServeEngine(Handle())
+    assert await answering(engine, 7) == 7
+
+    def raised(cause):
+        return RayTaskError("measure", "its traceback", cause, pid=1, ip="here", proctitle="p")
+
+    refused = raised(ValueError("the prompt has 9 tokens")).as_instanceof_cause()
+    with pytest.raises(ValueError, match=r"^the prompt has 9 tokens$"):
+        await answering(engine, refused)
+    # Where none can tell the query goes on, and is refused by the engine itself if it must be.
+    for lost in (GONE, TimeoutError(), raised(EngineError("dead")).as_instanceof_cause()):
+        assert await answering(engine, lost) is None
+
+
+async def test_counters_are_those_of_all_replicas():
+    told = [
+        {"waiting": 2, "kv_now": 0.2, "kv_peak": 0.5, "prefix_hits": 10},
+        {"waiting": 1, "kv_now": 0.4, "kv_peak": 0.3, "prefix_hits": 5},
+    ]
+
+    class Asked:
+        async def results_async(self, *, timeout_s, return_exceptions):
+            if isinstance(told, Exception):
+                raise told
+            return [*told, GONE]
+
+    handle = Handle()
+    handle.broadcast = lambda name: Asked()
+    engine = RayServeEngine(handle)
+    counted = await engine.counters()
+    assert counted == {
+        "waiting": 3,
+        "kv_now": pytest.approx(0.3),
+        "kv_peak": 0.5,
+        "prefix_hits": 15,
+    }
+    assert together([]) == {}
+    told = TimeoutError("in time")
+    with pytest.raises(EngineError, match="do not tell"):
+        await engine.counters()
+
+
 def test_scaling_counts_what_all_replicas_expect():
     policy = ScaleByExpectedTokens(100.0)
     metrics = {EXPECTED: {"r1": 150.0, "r2": 120.0}}
@@ -186,7 +241,8 @@ def replica(name):
 
 @pytest.fixture
 def router(monkeypatch):
-    monkeypatch.setattr("ray.serve.request_router.RequestRouter.update_replicas", lambda *_: None)
+    for name in ("update_replicas", "on_replica_actor_died"):
+        monkeypatch.setattr(f"ray.serve.request_router.RequestRouter.{name}", lambda *_: None)
     router = GangRouter.__new__(GangRouter)
     router.initialize_state(places=2)
     router.update_replicas([replica("r1"), replica("r2")])
@@ -204,8 +260,7 @@ def pending(number, method="generate", args=None, **more):
 
 async def first(router, call):
     ranks = await router.choose_replicas([replica("r1"), replica("r2")], call)
-    names = [each.replica_id.unique_id for rank in ranks for each in rank]
-    assert sorted(names) == ["r1", "r2"]
+    assert {each.replica_id.unique_id for rank in ranks for each in rank} == {"r1", "r2"}
     return ranks[0][0].replica_id.unique_id
 
 
@@ -243,3 +298,15 @@ def test_evidence_of_promises_is_not_kept_in_a_file_on_ray():
     config = load_config(overrides={"slo": {"watch": {"file": "e.json"}}}, environment={})
     with pytest.raises(ConfigError, match=r"slo\.watch\.file = 'e\.json': on Ray"):
         application(config, Keys([]))
+
+
+async def test_a_replica_found_dead_is_left_before_the_controller_tells_of_it(router):
+    home = await first(router, pending(0))
+    router.on_replica_actor_died(replica(home).replica_id)
+    other = await first(router, pending(1))
+    assert other != home
+    router.on_replica_actor_died(replica(home).replica_id)
+    router.update_replicas([replica(other), replica("r3")])
+    assert sorted(router._index) == sorted([other, "r3"])
+    # It runs until it is told to have ended; then its place is taken.
+    assert router._placements.replicas[0].requests + router._placements.replicas[1].requests == 2

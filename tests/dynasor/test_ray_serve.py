@@ -1,4 +1,6 @@
-"""Gangs on real Ray Serve: router, cuts, hints, a replica that is killed; engines that only count.
+"""Gangs and a budget for all of them on real Ray Serve: router, cuts, hints, a replica that is killed.
+
+The engines only count.
 
 Slow, since Ray begins a dozen processes. `tests/serving/test_ray.py` has vLLM and the whole server.
 """
@@ -10,7 +12,13 @@ import signal
 import pytest
 
 from algorithms.program import Generation, Progress, Request, Sampling
+from algorithms.self_consistency import SelfConsistency
+from algorithms.task import Task
+from certaindex.answers import extract
+from certaindex.equivalence import AnswerGroups, ExactEquivalence
+from dynasor.allocator import GlobalBudget
 from dynasor.engines.base import Capacity
+from dynasor.runtime import Runtime
 from dynasor.scheduling.gang import Hints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -36,7 +44,7 @@ class Counting:
                 return
             text += "x"
             yield Progress(request.id, text, n + 1)
-        yield Generation(request.id, text, len(text))
+        yield Generation(request.id, text + " \\boxed{7}", len(text), prompt_tokens=1)
 
     async def tell(self, news, **_):
         self.news |= news
@@ -90,6 +98,46 @@ async def run(engine, id, gang, tokens=5):
     return events[-1].tokens, events[-1].finish_reason, list(where)
 
 
+async def test_one_budget_of_tokens_is_kept_over_all_replicas(handle):
+    from dynasor.engines.ray_serve import RayServeEngine
+
+    engine = RayServeEngine(handle)
+    await engine.start()
+    where = {}
+    submit = engine.submit
+
+    async def watched(request):
+        async for event in submit(request):
+            where[request.id] = engine._where[request.id]
+            yield event
+
+    engine.submit = watched
+    sampling, slots, tokens = Sampling(max_tokens=5), 2 * PLACES, 120
+    programs = [
+        SelfConsistency(
+            Task(
+                f"q{number}",
+                "what?",
+                sampling,
+                extract=lambda text: extract(text, "boxed"),
+                groups=AnswerGroups(ExactEquivalence()),
+            ),
+            samples=16,
+        )
+        for number in range(6)
+    ]
+    # Answers are never worth enough, so that only the budget ends it.
+    runtime = Runtime(engine, GlobalBudget(tokens, lambda votes: 1.0 / votes.n, slots=slots))
+    done = [outcome async for outcome in runtime.run(programs, admission=6)]
+    await engine.close()
+    spent = sum(outcome.bill.output for outcome in done)
+    assert {outcome.reason for outcome in done} == {"budget"}
+    assert {outcome.answer.value for outcome in done} == {"7"}
+    assert tokens <= spent <= tokens + slots * sampling.max_tokens
+    assert len(set(where.values())) == 2
+    assert {outcome.samples for outcome in done} <= {4, 5}  # shared out evenly
+
+
 async def test_gangs_on_real_replicas(handle):
     from dynasor.engines.ray_serve import RayServeEngine, _call
 
@@ -104,6 +152,7 @@ async def test_gangs_on_real_replicas(handle):
     homes = [where for _, _, (where,) in both]
     assert len(set(homes[:3])) == len(set(homes[3:])) == 1
     assert homes[0] != homes[3]
+    await asyncio.sleep(1.0)  # Serve tells its router of ends a little later
     large = await asyncio.gather(*(run(engine, f"c{n}", "c") for n in range(5)))
     assert {end for _, end, _ in (*both, *large)} == {"stop"}
     homes = [where for _, _, (where,) in large]

@@ -151,6 +151,18 @@ def test_a_gang_whose_home_is_lost_moves_as_a_whole():
     assert placements.replicas[new].requests == 4
 
 
+def test_a_replica_that_comes_takes_the_place_of_a_lost_one_that_has_nothing_left():
+    placements = fleet(2)
+    home = placements.place(ask("a"))
+    placements.lost(home)
+    assert placements.add(4) == 2  # the lost one drains
+    placements.end("a", 10)
+    assert placements.add(5) == home
+    assert placements.add(6) == 3
+    assert (placements.replicas[home].places, placements.replicas[home].usable) == (5, True)
+    assert [replica.requests for replica in placements.replicas] == [0, 0, 0, 0]
+
+
 def test_what_goes_on_follows_the_text_that_it_goes_on_from():
     placements, authors = fleet(2, places=1), Authors()
 

@@ -41,9 +41,13 @@ async def test_a_sample_ends_in_a_box_and_its_tokens_are_counted(vllm_engine, ea
 
 async def test_siblings_share_the_prompt(vllm_engine, long_question):
     await run(vllm_engine, request("first", long_question, sampling={"max_tokens": 1}))
+    await vllm_engine.counters(reset=True)
     again = await run(vllm_engine, request("second", long_question, sampling={"max_tokens": 1}))
+    counters = await vllm_engine.counters()
     assert again.prompt_tokens > 64
     assert again.cached_tokens >= 64, "whole blocks of 32 tokens"
+    assert counters["prefix_queries"] == again.prompt_tokens
+    assert counters["prefix_hits"] == again.cached_tokens
 
 
 async def test_a_seed_gives_the_same_text_alone_and_in_a_crowd(vllm_engine, long_question):

@@ -257,11 +257,15 @@ def test_siblings_do_not_compute_a_long_prefix_side_by_side(start):
     def prefilled(scheduler):
         engine = start(scheduler, long_prefill_token_threshold=64, max_num_batched_tokens=512)
         engine.core.gang_call("steps", {})
+        engine.scheduler.log_stats = scheduler == GANG  # with a log vLLM counts anew at each step
         for index in range(4):
             engine.add(f"A{index}", {"gang": "A"}, prompt=prompt)
         engine.drain()
         tokens = sum(step[2] for step in engine.core.gang_call("steps", {}))
+        counters = engine.core.gang_call("counters", {})
         engine.close()
+        assert counters["prefix_queries"] == 4 * 320
+        assert counters["prefix_hits"] == 4 * 320 - tokens
         return tokens
 
     ours, theirs = prefilled(GANG), prefilled(COUNTING)

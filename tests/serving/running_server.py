@@ -26,13 +26,11 @@ MODEL = "scripted"
 
 
 @dataclass
-class Running:
-    app: FastAPI
-    door: FrontDoor
+class Reachable:
+    """A server at an address, wherever it runs."""
+
     root: str
-    equivalence: AnswerEquivalence
-    connections: set[Any]
-    clients: list[AsyncOpenAI] = field(default_factory=list)
+    clients: list[AsyncOpenAI] = field(default_factory=list, kw_only=True)
 
     def openai(self, key: str = "none") -> AsyncOpenAI:
         client = AsyncOpenAI(base_url=f"{self.root}/v1", api_key=key, max_retries=0, timeout=30)
@@ -41,6 +39,20 @@ class Running:
 
     def http(self, **more: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.root, timeout=30, **more)
+
+    async def close(self) -> None:
+        for client in self.clients:
+            await client.close()
+
+
+@dataclass
+class Running(Reachable):
+    """One in this process."""
+
+    app: FastAPI
+    door: FrontDoor
+    equivalence: AnswerEquivalence
+    connections: set[Any]
 
     @property
     def service(self) -> Any:
@@ -88,12 +100,11 @@ async def running(
             await asyncio.sleep(0.01)
         port = listening.getsockname()[1]
         connections = server.server_state.connections
-        here = Running(app, door, f"http://127.0.0.1:{port}", equivalence, connections)
+        here = Running(f"http://127.0.0.1:{port}", app, door, equivalence, connections)
         try:
             yield here
         finally:
-            for client in here.clients:
-                await client.close()
+            await here.close()
             server.should_exit = True
             await serving
             await app.state.service.audits.close()

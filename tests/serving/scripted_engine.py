@@ -53,7 +53,7 @@ class ScriptedEngine:
     async def start(self) -> None:
         pass
 
-    def measure(self, request: Request) -> int:
+    async def measure(self, request: Request) -> int:
         if self.refuses:
             raise ValueError(self.refuses)
         return len(str(request.prompt).split())

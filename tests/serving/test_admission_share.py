@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.admission_share import FORGOTTEN, GlobalView, Report, share
+from serving.admission_share import FORGOTTEN, SETTLING, GlobalView, Report, share
 
 
 def test_by_hand():
@@ -15,6 +15,10 @@ def test_by_hand():
     assert share(reports, "a", 2, None) == 3  # more are there than may be: none is thrown out
     assert share(reports, "a", 10, 150.0) == 3
     assert share(reports, "a", 10, 151.0) == 6
+    # What another may still use is not given away.
+    reports = {"a": Report(3, 100.0, 3), "b": Report(1, 50.0, 6)}
+    assert share(reports, "a", 10, None) == 4
+    assert share(reports, "b", 10, None) == 1 + 3
 
 
 REPORTS = st.dictionaries(
@@ -33,19 +37,64 @@ def test_the_shares_use_the_limit_and_never_exceed_it(reports, limit, tokens):
     assert sum(shares.values()) == (here if full else max(here, limit))
 
 
-def test_an_endpoint_that_is_gone_gives_its_part_back():
+MOVES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=60)
+
+
+class Time:
     now = 0.0
-    view = GlobalView(10, None, lambda: now)
-    assert view.report("a", 0, 0.0) == 10
-    assert view.report("b", 4, 0.0) == 4 + 3
-    assert view.report("a", 0, 0.0) == 3
-    now = FORGOTTEN + 0.1
-    assert view.report("a", 0, 0.0) == 10
+
+    def __call__(self):
+        return self.now
 
 
-def test_a_new_view_knows_all_again_after_one_round_of_reports():
-    old, new = GlobalView(10, None, lambda: 0.0), GlobalView(10, None, lambda: 0.0)
-    for view in (old, old, new):
-        for name, queries in (("a", 5), ("b", 3)):
-            last = view.report(name, queries, 0.0)
-        assert last == 3 + 1
+@given(MOVES, st.integers(1, 20), st.booleans())
+def test_endpoints_together_never_have_more_than_may_be_even_if_the_view_dies(moves, most, dies):
+    """Each opens as many queries as it may and wants."""
+    time = Time()
+    view = GlobalView(most, None, time)
+    limit, queries = dict.fromkeys("abc", most), dict.fromkeys("abc", 0)
+
+    def report(name):
+        limit[name] = view.report(name, queries[name], 0.0, limit[name])
+
+    for name in "abcabc":  # all begin with the whole, until they know of each other
+        report(name)
+    time.now += SETTLING
+    for number, (name, wanted) in enumerate(moves):
+        if dies and number == len(moves) // 2:
+            view = GlobalView(most, None, time)
+            for each in "cab":
+                report(each)
+            time.now += SETTLING
+        queries[name] = min(wanted, limit[name])
+        report(name)
+        assert sum(queries.values()) <= sum(limit.values()) <= most
+    for name in "abcabcabc":
+        report(name)
+    assert sum(limit.values()) == most  # no place is left unused
+
+
+def test_an_endpoint_that_is_gone_gives_its_part_back():
+    time = Time()
+    view = GlobalView(10, None, time)
+    time.now = SETTLING
+    assert view.report("a", 0, 0.0, 10) == 10
+    assert view.report("b", 4, 0.0, 10) == 4  # which it has already; the others are taken
+    assert view.report("a", 0, 0.0, 10) == 3
+    assert view.report("b", 4, 0.0, 4) == 4 + 3
+    time.now += FORGOTTEN + 0.1
+    assert view.report("a", 0, 0.0, 3) == 10
+    view.leave("a")
+    view.leave("a")
+    assert view.report("c", 0, 0.0, 10) == 10
+
+
+def test_a_new_view_knows_all_again_after_each_endpoint_has_reported():
+    time = Time()
+    new = GlobalView(10, None, time)
+    assert new.report("b", 3, 0.0, 4) == 4  # though it knows of nobody else yet
+    assert new.report("a", 5, 0.0, 6) == 6
+    assert new.report("b", 1, 0.0, 4) == 1 + 2  # its part of what is free
+    time.now += SETTLING
+    assert new.report("a", 5, 0.0, 6) == 5 + 2
+    assert new.report("b", 1, 0.0, 3) == 3

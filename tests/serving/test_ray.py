@@ -50,6 +50,23 @@ async def test_official_clients_are_answered_through_the_replicas(client):
     assert [model.id async for model in client.models.list()]
 
 
+async def test_a_prompt_beyond_the_model_is_refused_with_its_length(client):
+    long = [{"role": "user", "content": "shells and more shells " * 400}]
+    for ask in ({"model": "embedded"}, {"model": SC}, {"model": "embedded", "stream": True}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(messages=long, **ask)
+        assert caught.value.code == "context_length_exceeded"
+        assert caught.value.param == "messages"
+
+
+async def test_the_metrics_are_those_of_all_replicas(served, client):
+    long = [{"role": "user", "content": QUESTION * 3}]  # more than a block of 32 tokens
+    await client.chat.completions.create(model=SC, messages=long, extra_body={"dynasor": PLAN})
+    now = served.metrics()
+    assert 0 < now["dynasor_prefix_cache_share"] < 1
+    assert now["dynasor_engine_ready"] == 1
+
+
 async def test_a_replica_that_is_killed_costs_nobody_an_answer(served, client):
     before = served.replicas()
     assert len(before) == 2
@@ -69,8 +86,16 @@ async def test_a_replica_that_is_killed_costs_nobody_an_answer(served, client):
         assert answer.dynasor["answer"] == "17"
 
 
-def test_it_ends_with_all_its_processes_when_it_is_told_to(served):
+async def test_it_gives_what_it_has_and_ends_with_all_its_processes_when_told_to(served, client):
+    """The last one: it ends the server."""
     processes = psutil.Process(served.process.pid).children(recursive=True)
+    ask = {"model": SC, "messages": MESSAGES}
+    plan = {"stop": {"rule": "fixed:64"}, "budget": {"samples": 64}, "wave": 1}
+    asking = asyncio.create_task(
+        client.chat.completions.create(**ask, extra_body={"dynasor": plan})
+    )
+    await asyncio.sleep(0.5)
     os.kill(served.process.pid, signal.SIGTERM)
-    assert served.process.wait(timeout=120) == 0
+    assert (await asking).dynasor["answer"] == "17"
+    assert await asyncio.to_thread(served.process.wait, timeout=120) == 0
     assert not psutil.wait_procs(processes, timeout=60)[1]

@@ -1,0 +1,145 @@
+"""Replicas come and go with the load, under `dynasor deploy`: is a query lost?
+
+python -m benchmarks.replica_scaling [--most 3] [--quiet 20] [--busy 90] [--clients 8] [--out FILE]
+
+A Ray cluster of this machine, the command as users give it, the embedded model on vLLM. One client asks
+for a while, then many, then one again until the replicas are as few as at first. Told: the replicas at
+the end of each part, how long it took until they were as many, and how all queries ended. Ends with exit
+code 1 if one failed, or the replicas did not come and go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import ray
+from ray import serve
+
+from benchmarks.replica_kill import ask
+from serving.ray_app import ENVIRONMENT
+
+PATIENCE = 240.0
+CONFIG = """
+[cluster]
+min_replicas = 1
+max_replicas = {most}
+tokens_a_replica = 1500
+scale_up_after = 2
+scale_down_after = 10
+
+[server]
+port = {port}
+drain = 20
+"""
+
+
+def running() -> int:
+    """Engine replicas that serve."""
+    whole = serve.status().applications["dynasor"].deployments["EngineReplica"]
+    return sum(n for state, n in whole.replica_states.items() if state == "RUNNING")
+
+
+async def part(
+    client: openai.AsyncOpenAI, clients: int, least: float, done: Callable[[int], bool]
+) -> dict[str, Any]:
+    """So many clients ask for at least so long, and until the replicas are as they should be."""
+    seen: Counter[str] = Counter()
+    ends: list[float] = []
+    over = asyncio.Event()
+
+    async def play() -> None:
+        while not over.is_set():
+            await ask(client, seen, ends)
+
+    players = [asyncio.create_task(play()) for _ in range(clients)]
+    begin, reached = time.monotonic(), None
+    counts: list[int] = []
+    while (now := time.monotonic() - begin) < PATIENCE:
+        counts.append(await asyncio.to_thread(running))
+        if reached is None and done(counts[-1]):
+            reached = now
+        if reached is not None and now >= least:
+            break
+        await asyncio.sleep(0.5)
+    over.set()
+    await asyncio.gather(*players)
+    told = {
+        "clients": clients,
+        "replicas": {"first": counts[0], "last": counts[-1], "most": max(counts)},
+        "seconds_until": reached,
+        "ends": dict(seen),
+    }
+    print(json.dumps(told), flush=True)
+    return told
+
+
+@contextmanager
+def deployed(most: int) -> Iterator[str]:
+    """The application on a cluster of this machine, by the command; its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    ray.init(address="local", num_cpus=most + 2, include_dashboard=False, log_to_driver=False)
+    config = Path(tempfile.mkdtemp()) / "dynasor.toml"
+    config.write_text(CONFIG.format(most=most, port=port))
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "dynasor.cli", "deploy", "--config", str(config)]
+    command += ["--address", address]
+    try:
+        subprocess.run(command, check=True)
+        yield f"http://127.0.0.1:{port}/v1"
+        subprocess.run([*command, "--remove"], check=True)
+    finally:
+        ray.shutdown()
+
+
+async def play(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    async with openai.AsyncOpenAI(
+        base_url=url, api_key="none", max_retries=0, timeout=600
+    ) as client:
+        return [
+            await part(client, 1, options.quiet, lambda replicas: replicas == 1),
+            await part(client, options.clients, options.busy, lambda n: n == options.most),
+            await part(client, 1, options.quiet, lambda replicas: replicas == 1),
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--most", type=int, default=3, help="replicas")
+    parser.add_argument("--quiet", type=float, default=20.0, help="seconds with one client")
+    parser.add_argument("--busy", type=float, default=90.0, help="seconds with many")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with deployed(options.most) as url:
+        parts = asyncio.run(play(url, options))
+    ends: Counter[str] = Counter()
+    for one in parts:
+        ends.update(one["ends"])
+    text = json.dumps({"parts": parts, "ends": dict(ends)}, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+    came_and_went = all(one["seconds_until"] is not None for one in parts)
+    failed = set(ends) - {"answered", "samples that were lost"}
+    raise SystemExit(0 if came_and_went and not failed else 1)
+
+
+if __name__ == "__main__":
+    main()
