@@ -74,10 +74,10 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "ablation": Profile(
         factors=(1, 2, 4),
-        duration=16,
+        duration=15,
         warm_up=3,
         cool_down=2,
-        patience=5,
+        patience=4,
         repeats=1,
         refine=0,
         scales=0,
