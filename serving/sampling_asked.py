@@ -25,7 +25,9 @@ def at_most(value: float, limit: float, name: str) -> int:
         ApiError: 400 naming the field, if it is not.
     """
     if value > limit:
-        raise ApiError(400, f"{name}: {value:.12g} is more than this server's {limit:.12g}", param=name)
+        raise ApiError(
+            400, f"{name}: {value:.12g} is more than this server's {limit:.12g}", param=name
+        )
     return cast(int, value)
 
 
