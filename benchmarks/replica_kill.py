@@ -101,6 +101,18 @@ async def _until_back(served: Served, killed: int, replicas: int) -> float | Non
     return None
 
 
+def report(name: str, parts: list[dict[str, Any]], out: Path | None) -> set[str]:
+    """Tell how the queries of all parts ended; the ends that must not be."""
+    ends: Counter[str] = Counter()
+    for one in parts:
+        ends.update(one["ends"])
+    text = json.dumps({name: parts, "ends": dict(ends)}, indent=2)
+    print(text)
+    if out:
+        out.write_text(text + "\n")
+    return set(ends) - {"answered", "samples that were lost"}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10)
@@ -112,14 +124,7 @@ def main() -> None:
     log = Path(tempfile.mkdtemp()) / "serve.log"
     with serving(log, "--replicas", str(options.replicas)) as served:
         rounds = asyncio.run(run(served, options))
-    ends: Counter[str] = Counter()
-    for one in rounds:
-        ends.update(one["ends"])
-    text = json.dumps({"rounds": rounds, "ends": dict(ends)}, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
-    raise SystemExit(1 if set(ends) - {"answered", "samples that were lost"} else 0)
+    raise SystemExit(1 if report("rounds", rounds, options.out) else 0)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import openai
 import ray
 from ray import serve
 
-from benchmarks.replica_kill import ask
+from benchmarks.replica_kill import ask, report
 from serving.ray_app import ENVIRONMENT
 
 PATIENCE = 240.0
@@ -129,15 +129,8 @@ def main() -> None:
     options = parser.parse_args()
     with deployed(options.most) as url:
         parts = asyncio.run(play(url, options))
-    ends: Counter[str] = Counter()
-    for one in parts:
-        ends.update(one["ends"])
-    text = json.dumps({"parts": parts, "ends": dict(ends)}, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    failed = report("parts", parts, options.out)
     came_and_went = all(one["seconds_until"] is not None for one in parts)
-    failed = set(ends) - {"answered", "samples that were lost"}
     raise SystemExit(0 if came_and_went and not failed else 1)
 
 

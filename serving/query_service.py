@@ -63,6 +63,8 @@ class QueryService:
         engine: the guarded engine, which also scores where the server has a reward model; the caller
             starts and closes it.
         room: places of the engine that queries may fill.
+        live: queries at work, by id.
+        idle: whether there is none.
 
     Args:
         guard: the engine.
@@ -100,6 +102,8 @@ class QueryService:
         self._runtimes: dict[str, Runtime] = {}
         self.room = Room(0)
         self.live: dict[str, LiveQuery] = {}
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.ended: deque[LiveQuery] = deque(maxlen=SHOWN_ENDED)
 
     @property
@@ -175,12 +179,15 @@ class QueryService:
         with trace.use_span(span, end_on_exit=False):
             task = asyncio.create_task(self._solve(plan, program, query))
         self.live[plan.id] = query
+        self.idle.clear()
         try:
             yield query
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             del self.live[plan.id]
+            if not self.live:
+                self.idle.set()
             query.ended = True
             self.ended.append(query)
             self._metrics.query_ended(query)

@@ -127,8 +127,7 @@ class Endpoint:
         """Whether no query is left, waiting so long for that."""
         try:
             async with asyncio.timeout(seconds):
-                while self._service.live:  # noqa: ASYNC110  # queries end in many places
-                    await asyncio.sleep(0.1)
+                await self._service.idle.wait()
         except TimeoutError:
             return False
         return True
