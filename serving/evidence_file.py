@@ -130,3 +130,5 @@ async def kept(
     finally:
         ended.set()
         await writing
+        # What became known while the last file was written is not in it.
+        await asyncio.to_thread(file.save, known())
