@@ -169,12 +169,13 @@ def figures_of(
     """Each figure of the only class."""
     [(name, promise)] = config.slo.classes.items()
     expected = predicted["classes"][name]["expected"]
+    certified = (0.0, predicted["classes"][name]["calibration"]["bound"])  # of the loss
     latency = np.array([each.latency for each in counted])
     tokens = np.array([float(each.tokens) for each in counted])
     lost = np.array([float(differs[each.arrival.id]) for each in counted])
     found = [
         Figure("tokens a query", expected["tokens"], None, tokens.mean(), bootstrap(tokens)),
-        Figure("answers that differ", expected["loss"], None, lost.mean(), _exact(lost)),
+        Figure("answers that differ", expected["loss"], certified, lost.mean(), _exact(lost)),
     ]
     for key, seconds in expected["latency"].items():
         percent = float(key.removeprefix("p"))

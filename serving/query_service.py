@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
-from typing import cast
 
 from opentelemetry import trace
 from opentelemetry.trace import Tracer
@@ -27,17 +26,17 @@ from dynasor.allocator import PerQuery
 from dynasor.config import EMBEDDED, Config
 from dynasor.engines.base import Engine
 from dynasor.errors import ConfigError, EngineError
-from dynasor.programs import probing_of
 from dynasor.ranking.prompt_text import prompt_text
 from dynasor.ranking.scorer import LengthScorer
 from dynasor.rewards.build import build_reward, has_reward
 from dynasor.rewards.engine import RewardedEngine
 from dynasor.room import Room
 from dynasor.runtime import Runtime
-from dynasor.scheduling.forecast import Forecast, HashableRule
+from dynasor.scheduling.forecast import Forecast
 from serving.api_errors import ApiError
 from serving.audits import Audits
 from serving.engine_guard import LOST, EngineGuard
+from serving.forecasts import Forecasts
 from serving.front_door import Visit
 from serving.live_query import LiveQuery
 from serving.metrics import Metrics
@@ -47,10 +46,6 @@ from serving.reasoning_plan import Plan
 
 logger = logging.getLogger(__name__)
 
-FORECASTS = 64
-"""Stop rules whose forecasts are kept; clients may bring any rule."""
-UNSEEN = 500.0
-"""Output tokens of a sample, before any has ended."""
 SHOWN_ENDED = 50
 """Queries that the live page still shows after their end."""
 RETRY_AFTER = 5.0
@@ -93,12 +88,12 @@ class QueryService:
             self.engine = RewardedEngine(guard, build_reward(config), batch=batch)
         self.config = config
         self.promises = promises
+        self._forecasts = Forecasts()
         self.audits = Audits(guard, self._forecast, equivalence, metrics.tokens.labels("audit").inc)
         self._equivalence = equivalence
         self._metrics = metrics
         self._tracer = tracer
         self._scorer = scorer
-        self._forecasts: OrderedDict[str, Forecast] = OrderedDict()
         self._runtimes: dict[str, Runtime] = {}
         self.room = Room(0)
         self.live: dict[str, LiveQuery] = {}
@@ -252,28 +247,7 @@ class QueryService:
                 self.audits.begin(plan, kept, query.outcome, seconds=seconds)
 
     def _forecast(self, plan: Plan) -> Forecast:
-        """What the scheduler is told of a query's work, and of its weight.
-
-        The rules of the configuration are few and soon all known; those that clients bring could keep
-        the server busy with playing them, so they are not played.
-        """
-        config = self.config
-        rule = f"fixed:{plan.samples}" if plan.plain else plan.rule
-        ours = {config.allocator.rule, *(effort.rule for effort in config.server.effort.values())}
-        known = plan.rule in ours or plan.admission is not None
-        key = f"{plan.algorithm} {rule}"  # plain requests and samples differ in length
-        shared = self._forecasts.get(key)
-        if shared is None:
-            # Only where votes are samples can more of them be played.
-            shared = self._forecasts[key] = Forecast(
-                cast(HashableRule, parse_rule(rule)),
-                tokens=_tokens_a_vote(plan),
-                play=known and plan.algorithm == "self-consistency",
-            )
-            if len(self._forecasts) > FORECASTS:
-                self._forecasts.popitem(last=False)
-        self._forecasts.move_to_end(key)
-        return shared.weighted(plan.weight * 2.0**plan.priority)
+        return self._forecasts.of(plan, self.config)
 
     def conclude(self) -> None:
         """End all queries with their best answers so far."""
@@ -290,14 +264,6 @@ class QueryService:
             if query.first_token is None and not query.over.is_set()
         ]
         return max(waits, default=0.0)
-
-
-def _tokens_a_vote(plan: Plan) -> float:
-    """Output tokens that one finished answer takes, before any has ended."""
-    if plan.algorithm != "dynasor-cot":
-        return UNSEEN
-    probing = probing_of(plan.config)
-    return probing.interval + probing.tokens
 
 
 def failure_of(query: LiveQuery) -> ApiError | None:
