@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from io import BufferedIOBase
@@ -19,6 +20,8 @@ from dynasor.errors import DataError
 
 MAX_LINE_BYTES = 64 * 2**20
 """Longest line that is read; 100,000 tokens with all their log-probabilities take about 5 MB."""
+MOST_TOKENS = 10**9
+"""Of a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def read_traces(path: str | Path, *, skip_torn_end: bool = False) -> Iterator[Tr
                     continue
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     if skip_torn_end and not line.endswith(b"\n"):
                         return
                     raise DataError(
@@ -109,6 +112,10 @@ def read_traces(path: str | Path, *, skip_torn_end: bool = False) -> Iterator[Tr
             raise DataError(
                 f"{path}: the gzip stream ends early, after line {number}; copy the file again"
             ) from error
+    except zlib.error as error:
+        raise DataError(
+            f"{path}: the gzip stream is broken after line {number} ({error}); copy the file again"
+        ) from error
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); check the path"
@@ -195,8 +202,10 @@ def _parse(row: object, where: str) -> TraceSample:
     for name, allowed in _OPTIONAL.items():
         if row.get(name) is not None:
             _check(row[name], name, allowed, where)
-    if row["tokens"] < 0:
-        raise DataError(f"{where}: field 'tokens' must be 0 or more, not {row['tokens']}; mend it")
+    if not 0 <= row["tokens"] <= MOST_TOKENS:
+        raise DataError(
+            f"{where}: field 'tokens' must be 0 to {MOST_TOKENS}, not {row['tokens']}; mend it"
+        )
     known = {name: row[name] for name in (*_REQUIRED, *_OPTIONAL) if name in row}
     extra = {name: value for name, value in row.items() if name not in known}
     return TraceSample(**known, extra=extra)

@@ -2,7 +2,8 @@
 
 An audit begins when its query has its answer, so that nobody waits for it, and asks for work with the
 least weight. It takes over the finished samples and goes on with those that were cut, so that it
-ends as if the query had not been stopped. It is dropped as soon as the server is needed for queries.
+ends as if the query had not been stopped. While the server is needed for queries it waits, and stops
+where it is; when there is room again it goes on from there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 LAST = 1e-9
 """Weight of an audit in the scheduler's order: its work looks a thousand million times as large."""
+LOOK = 1.0
+"""Seconds between two looks whether the server is still needed for queries."""
 
 
 class KeptSamples:
@@ -68,6 +71,7 @@ class Audits:
         forecast: makes the forecast of a plan, by whose priority its work waits.
         equivalence: says whether two answers are the same.
         told: is told output tokens of each audit, also of one that was dropped.
+        busy: whether the server is needed for queries.
     """
 
     def __init__(
@@ -76,16 +80,19 @@ class Audits:
         forecast: Callable[[Plan], Forecast],
         equivalence: AnswerEquivalence,
         told: Callable[[int], None],
+        busy: Callable[[], bool],
     ) -> None:
         self._guard = guard
         self._forecast = forecast
         self._equivalence = equivalence
         self._told = told
+        self._busy = busy
+        self._at_work: set[Runtime] = set()
         self._tasks: set[asyncio.Task[bool | None]] = set()
 
     @property
     def running(self) -> int:
-        """Audits at work."""
+        """Audits that have begun, those that wait too."""
         return len(self._tasks)
 
     def keep(self, plan: Plan, most: int) -> KeptSamples | None:
@@ -107,7 +114,7 @@ class Audits:
             plan: of the query, with its admission.
             kept: its samples.
             outcome: what became of it; None: it was left, or lost its engine.
-            seconds: after which the audit is dropped; 0: there is no room for it.
+            seconds: after which the audit is dropped, those that it waits included.
         """
         admission = plan.admission
         assert admission is not None
@@ -116,8 +123,6 @@ class Audits:
             watch.audited(admission, differed=None)
         elif outcome.reason == "complete" and plan.samples == admission.full_samples:
             watch.audited(admission, differed=False)
-        elif not seconds:
-            watch.audited(admission, differed=None)
         else:
             whole = plan.with_setting(FULL, admission.full_samples, plan.wave)
             whole = replace(
@@ -137,8 +142,13 @@ class Audits:
 
         task.add_done_callback(over)
 
+    def pause(self) -> None:
+        """Stop all audits where they are; each goes on when the server is not needed for queries."""
+        for runtime in list(self._at_work):
+            runtime.conclude()
+
     def drop(self) -> None:
-        """End all audits; the server is needed for queries."""
+        """End all audits."""
         for task in self._tasks:
             task.cancel()
 
@@ -151,19 +161,15 @@ class Audits:
         self, plan: Plan, answer: str | None, kept: KeptSamples, seconds: float
     ) -> bool | None:
         """Whether the full budget's answer is another one; None if it came to no end."""
-        program = program_of(plan, QueryShare(self._equivalence))
         engine = _GoingOn(self._guard, kept)
         try:
-            outcome = await Runtime(
-                engine,
-                PerQuery(parse_rule(plan.rule), plan.wave),
-                in_order=plan.in_order,
-                log=kept,
-                forecast=self._forecast(plan),
-            ).solve(program, deadline=seconds)
+            async with asyncio.timeout(seconds):
+                outcome = await self._whole(plan, engine, kept)
             if outcome.reason != "complete" or outcome.failed:
                 return None
             return not await asyncio.to_thread(self._same, answer, outcome.answer.value)
+        except TimeoutError:
+            logger.info("the audit %s came to no end in %g s", plan.id, seconds)
         except EngineError:
             logger.warning("the audit %s lost its engine", plan.id)
         except Exception:
@@ -171,6 +177,29 @@ class Audits:
         finally:
             self._told(engine.tokens)
         return None
+
+    async def _whole(self, plan: Plan, engine: _GoingOn, kept: KeptSamples) -> Outcome:
+        """The end of a query under the full budget, with as many pauses as the server needs."""
+        turn = 0
+        while True:
+            while self._busy():
+                await asyncio.sleep(LOOK)
+            again = replace(plan, id=f"{plan.id}-{turn}") if turn else plan
+            runtime = Runtime(
+                engine,
+                PerQuery(parse_rule(plan.rule), plan.wave),
+                in_order=plan.in_order,
+                log=kept,
+                forecast=self._forecast(plan),
+            )
+            self._at_work.add(runtime)
+            try:
+                outcome = await runtime.solve(program_of(again, QueryShare(self._equivalence)))
+            finally:
+                self._at_work.discard(runtime)
+            if outcome.reason != "deadline":
+                return outcome
+            turn += 1
 
     def _same(self, first: str | None, second: str | None) -> bool:
         groups = AnswerGroups(QueryShare(self._equivalence))

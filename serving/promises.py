@@ -87,8 +87,8 @@ class Promises:
 
     @property
     def overloaded(self) -> bool:
-        """Whether a class is served boldly or refused."""
-        return any(watch.overloaded for watch in self.classes.values())
+        """Whether queries are inside, and one of a class that came now would be served boldly or refused."""
+        return self.pace.inside > 0 and any(watch.overloaded for watch in self.classes.values())
 
     @property
     def alarms(self) -> list[str]:

@@ -89,7 +89,8 @@ class QueryService:
         self.config = config
         self.promises = promises
         self._forecasts = Forecasts()
-        self.audits = Audits(guard, self._forecast, equivalence, metrics.tokens.labels("audit").inc)
+        self.audits = Audits(guard, self._forecast, equivalence, metrics.tokens.labels("audit").inc,
+                             lambda: self.promises.overloaded)  # fmt: skip
         self._equivalence = equivalence
         self._metrics = metrics
         self._tracer = tracer
@@ -161,7 +162,7 @@ class QueryService:
             return self.promises.admit(plan)
         finally:
             if self.promises.overloaded:
-                self.audits.drop()
+                self.audits.pause()
 
     @asynccontextmanager
     async def running(self, plan: Plan, visit: Visit) -> AsyncIterator[LiveQuery]:
@@ -243,7 +244,7 @@ class QueryService:
             tokens = query.outcome.bill.output if query.outcome else query.tokens_now
             promises.ended(plan, work, program, query.outcome, tokens)
             if kept is not None:
-                seconds = 0.0 if promises.overloaded else self.config.server.max_seconds
+                seconds = self.config.server.max_seconds
                 self.audits.begin(plan, kept, query.outcome, seconds=seconds)
 
     def _forecast(self, plan: Plan) -> Forecast:

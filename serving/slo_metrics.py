@@ -23,7 +23,7 @@ class SloMetrics:
         self._alarms = gauge("alarms", "Alarms since the watch began; above 0: fallen back")
         self._drift = gauge("drift_evidence", "Evidence of drift; 1 raises the alarm", "trait")
         self._compared = gauge("drift_queries", "Queries compared in this period of the watch")
-        self._audits = gauge("audits", "Audits of the setting that is served", "result")
+        self._audits = gauge("audits", "Audits since the class last fell back", "result")
         self._loss = gauge("loss_bound", "Bounds of the share of other answers", "side")
         self._epsilon = gauge("loss_promised", "Share of other answers, at most, as promised")
         self._level = gauge("level", "Rung of the last query; 0: no overload")

@@ -49,6 +49,8 @@ def calibrate(
     settings = load_config(config, given)
     if settings.engine.kind != "vllm":
         raise ConfigError(f"engine.kind = {settings.engine.kind!r}: only vllm logs its steps")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}; make it first")
     console = Console(stderr=as_json)
     found = run(_calibrate(settings, console))
     if out is not None:

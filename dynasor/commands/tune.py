@@ -96,10 +96,12 @@ def tune(
     from rich.console import Console
 
     from dynasor.config import load_config
+    from dynasor.slo.tuned_config import text_to_fill
 
     given = overrides(samples=samples)
     given["slo"] = {"rate": rate}
     settings = load_config(config, given)
+    text = text_to_fill(config)  # now: it may be edited while the search runs
     console = Console(stderr=as_json)
     problem, tuned, model = _tune(
         settings,
@@ -115,7 +117,7 @@ def tune(
         fresh,
         console,
     )
-    values = _write(out, config, settings, tuned, problem, model)
+    values = _write(out, text, settings, tuned, problem, model)
     if as_json:
         typer.echo(json.dumps(values))
         return
@@ -238,19 +240,27 @@ def _study(out: Path, fresh: bool) -> Path:
 
 
 def _write(
-    out: Path, given: Path | None, settings: Config, tuned: Tuned, problem: Problem, model: str
+    out: Path, text: str, settings: Config, tuned: Tuned, problem: Problem, model: str
 ) -> dict[str, object]:
     """All files; also what `--json` prints."""
+    from dynasor.errors import RunError
     from dynasor.slo.explain import to_json
     from dynasor.slo.pareto_plot import save_pareto
     from dynasor.slo.tuned_config import calibration_set, write_config
+    from dynasor.whole_file import replace_text
 
     calibration = out / "calibration.json"
     calibration_set(tuned, problem, model).save(calibration)
-    write_config(out / "tuned.toml", given, settings, tuned, problem, calibration)
-    save_pareto(tuned, problem, out / "pareto.png")
+    write_config(out / "tuned.toml", text, settings, tuned, problem, calibration)
     values = to_json(tuned, problem)
-    (out / "tune.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    try:
+        save_pareto(tuned, problem, out / "pareto.png")
+        replace_text(out / "tune.json", json.dumps(values, indent=1) + "\n")
+    except OSError as error:
+        raise RunError(
+            f"{out}: cannot be written ({error.strerror}); make room, then run the same command again, "
+            "which will not search anew"
+        ) from None
     return values
 
 

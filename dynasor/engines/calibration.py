@@ -10,6 +10,10 @@ from typing import Any, Self
 from dynasor.engines.replica_settings import ReplicaSettings
 from dynasor.engines.step_time import StepTime
 from dynasor.errors import DataError
+from dynasor.whole_file import replace_text
+
+MOST = 10**9
+"""Of any number but the seconds of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,11 @@ class Calibration:
             DataError: if it cannot be written.
         """
         try:
-            path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+            replace_text(path, json.dumps(self.to_json(), indent=2) + "\n")
         except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error}); check the path") from error
+            raise DataError(
+                f"{path}: cannot be written ({error.strerror}); check the path"
+            ) from None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -73,13 +79,18 @@ class Calibration:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); `dynasor calibrate --out {path}` makes it"
             ) from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}: no calibration ({error}); `dynasor calibrate --out {path}` makes one"
             ) from None
         names = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or set(values) != set(names):
+        if not isinstance(values, dict):
             raise DataError(f"{path}: must be an object with {', '.join(names)}")
+        for what, odd in (("lacks", set(names) - set(values)), ("knows no", set(values) - set(names))):
+            if odd:
+                raise DataError(
+                    f"{path}: {what} {', '.join(sorted(odd))}; must be an object with {', '.join(names)}"
+                )
         for name in ("model", "hardware"):
             if not isinstance(values[name], str):
                 raise DataError(f"{path}: {name} must be a text, not {values[name]!r}")
@@ -95,5 +106,8 @@ class Calibration:
 
 def _check_number(value: object, name: str, path: Path) -> None:
     kinds, least = ((int, float), 0) if name == "per_request" else (int, 1)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
-        raise DataError(f"{path}: {name} must be a number of {least} or more, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= MOST:
+        raise DataError(
+            f"{path}: {name} must be a {'whole ' if kinds is int else ''}number of {least} to "
+            f"{MOST:,}, not {value!r:.40}"
+        )

@@ -116,7 +116,7 @@ class StepTime:
         out of the next round.
 
         Raises:
-            DataError: if there are too few steps.
+            DataError: if there are too few steps, or no time in what each token takes.
         """
         from scipy.optimize import nnls
 
@@ -142,6 +142,11 @@ class StepTime:
         base, request, prefill, context, logprob, *more = (terms / scale).tolist()
         felt = _FELT * float(np.median(predicted))
         first = tuple((n, each) for n, each in zip(sizes, more, strict=True) if n * each > felt)
+        if not base and not request:
+            raise DataError(
+                f"the {len(rows)} measured steps do not say what a token costs; measure again, with "
+                "nothing else running"
+            )
         return cls(base, request, prefill, context, logprob, first, float(np.median(off)))
 
     def to_json(self) -> dict[str, Any]:
@@ -158,7 +163,10 @@ class StepTime:
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or "base" not in values or set(values) - set(names):
             raise DataError(f"step_time must be an object with {', '.join(names)}, not {values!r}")
-        values = {**values, "early": _pairs(values.get("early", []))}
+        try:
+            values = {**values, "early": _pairs(values.get("early", []))}
+        except OverflowError:
+            raise DataError("step_time.early: a number is out of range") from None
         for name, value in values.items():
             if name == "early":
                 continue
@@ -167,7 +175,7 @@ class StepTime:
                 raise DataError(f"step_time.{name} must be a number of seconds, not {value!r}")
         try:
             return cls(**values)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise DataError(f"step_time: {error}") from None
 
 

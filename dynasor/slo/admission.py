@@ -35,7 +35,7 @@ class Admission:
         setting: that serves it; None: its own, for the class has none.
         work: expected of it, tokens.
         full_samples: of the full budget, against which losses are.
-        base: whether that is the base setting, the only one that is audited.
+        base: whether that is the base setting, and none for overload.
         round: of the watch that it belongs to.
         choice: of the load control.
         refusal: why the query is refused and seconds after which to come again; None: it is served.

@@ -9,6 +9,11 @@ once with probability 1 - risk: those m are left out for which
 The left side is the likelihood of what was seen under a Beta mixture over its likelihood under m, a
 martingale that starts at 1 if m is the truth (Robbins, "Statistical methods related to the law of the
 iterated logarithm", 1970; Ville's inequality).
+
+Audited queries may have been served under several settings, each with a share of its own. Then the lower
+bound lies below the largest of these shares, and the upper one above the smallest, as surely: both only
+rise with each answer that differs in the place of one that is the same, and had all settings the largest
+share, no fewer would differ.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ class Bounds(NamedTuple):
 
 
 class AuditedLoss:
-    """Counts audits of one setting.
+    """Counts audits of the settings between which a class moves.
 
     Audits that were dropped (under overload, or for a failure) are held against no conclusion: they
     count as answers that are the same for the lower bound and as different for the upper one.

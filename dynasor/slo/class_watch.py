@@ -116,30 +116,32 @@ class ClassWatch:
 
     @property
     def overloaded(self) -> bool:
-        """Whether the last query got a bolder setting, or was refused."""
-        return self._level > 0
+        """Whether a query that came now would get a bolder setting, or be refused."""
+        choice = self._choose()
+        return choice.level > 0 or choice.wait is not None
+
+    def _choose(self) -> Choice:
+        return self._control.choose() if self._config.control else self._control.first()
 
     def admit(self) -> Admission:
         """Choose the setting of a query that comes now, or refuse it."""
         self._recent.came()
-        control = self._control
-        choice = control.choose() if self._config.control else control.first()
+        choice = self._choose()
         self._level = choice.level + (choice.wait is not None)
         refusal = self._refusal(choice)
         if refusal is not None:
             self.refused += 1
-        base = choice.level == 0
-        loses = self._has_setting and not self._is_full(self.setting)
+        loses = self._has_setting and not self._is_full(self._ladder[choice.level])
         return Admission(
             of=self,
             setting=self._ladder[choice.level] if self._has_setting else None,
-            work=control.work(choice.level),
+            work=self._control.work(choice.level),
             full_samples=self._full_samples,
-            base=base,
+            base=choice.level == 0,
             round=self._round,
             choice=choice,
             refusal=refusal,
-            audit=base and loses and self._random.random() < self._audit,
+            audit=loses and self._random.random() < self._audit,
         )
 
     def _refusal(self, choice: Choice) -> Refusal | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from dynasor.bench.simulation import VLLM, Cluster, simulate
 from dynasor.bench.slo import quantile
 from dynasor.bench.workload import Arrival
 from dynasor.engines.calibration import Calibration
+from dynasor.errors import ConfigError
 from dynasor.intervals import Interval
 from dynasor.ranking.scorer import Ranked
 from dynasor.scheduling.forecast import Forecast
@@ -29,6 +30,10 @@ COUNTED = 400
 """Arrivals of a run, all classes, whose latency counts, where nothing else is said."""
 LASTS = 5.0
 """How long a run lasts, as a multiple of the longest time that is promised, at least."""
+MOST = 1_000_000
+"""Arrivals of a run that count, at most."""
+FEWEST = 10
+"""Of them those of a class, in the mean, at least: of fewer no percentile can be told."""
 WARM_UP = 0.2
 """Arrivals before these, which find the engines still empty, as a share of the counted ones."""
 
@@ -141,7 +146,11 @@ class LoadModel:
                 each asks questions drawn with replacement, so that runs differ as much as questions
                 make them.
             among: class -> questions that are asked; None for all.
+
+        Raises:
+            ConfigError: if a run would have too many arrivals, or too few of a class.
         """
+        self._check(rate)
         found: dict[str, list[NDArray[np.float64]]] = {group: [] for group in self._classes}
         for repeat in repeats:
             begin = WARM_UP * self._seconds(rate)
@@ -152,6 +161,25 @@ class LoadModel:
             for group, values in by_class.items():
                 found[group].append(np.array(values))
         return {group: Latencies(tuple(runs)) for group, runs in found.items()}
+
+    def _check(self, rate: float) -> None:
+        """See that a run can be simulated, and shows each class."""
+        arrivals = rate * self._seconds(rate)
+        if arrivals > MOST:
+            raise ConfigError(
+                f"a simulated run at {rate:,.6g} queries a second lasts {LASTS:g} times the longest time "
+                f"that [slo] promises and would have {arrivals:,.3g} queries, above {MOST:,}; lower the "
+                "rate or promise less time"
+            )
+        total = sum(each.share for each in self._classes.values())
+        for group, each in self._classes.items():
+            expected = arrivals * each.share / total
+            if expected < FEWEST:
+                raise ConfigError(
+                    f"slo.classes.{group}.share = {each.share:g} gives it {expected:.2g} of the "
+                    f"{arrivals:,.0f} queries of a simulated run, too few to tell how long they take; "
+                    f"give --arrivals {ceil(FEWEST * total / each.share)} or a larger share"
+                )
 
     def _seconds(self, rate: float) -> float:
         """That the arrivals that count take to come."""

@@ -28,7 +28,12 @@ def load_model(
     counted: int,
     seed: int,
 ) -> LoadModel:
-    """Simulated engines under the traffic of the classes."""
+    """Simulated engines under the traffic of the classes.
+
+    Raises:
+        ConfigError: if the program is not self-consistency of plain votes.
+    """
+    _check_program(config)
     return LoadModel(
         engine,
         classes,
@@ -58,15 +63,12 @@ def problem_of(
     Raises:
         ConfigError: if the program is not self-consistency of plain votes, or `[slo]` lacks a number.
     """
-    algorithm, slo = config.algorithm, config.slo
-    if algorithm.name != "self-consistency":
+    slo, full = config.slo, config.algorithm.samples
+    _check_program(config)
+    if full == 1:
         raise ConfigError(
-            f"algorithm.name = {algorithm.name!r}: replay prices self-consistency only; tune that"
-        )
-    if algorithm.weigh is not None:
-        raise ConfigError(
-            f"algorithm.weigh = {algorithm.weigh!r}: the guarantee is computed on plain votes; leave "
-            "it out"
+            "algorithm.samples = 1: a full budget of one sample leaves nothing to save; set that of the "
+            "recorded queries, such as 16"
         )
     if slo.rate is None:
         raise ConfigError("slo.rate is not set: for how many queries a second is this promised?")
@@ -77,7 +79,6 @@ def problem_of(
                 "a single sample; promise one, such as 0.02 for 2 points"
             )
         _check_tokens(name, promise.tokens_per_query, classes[name])
-    full = algorithm.samples
     tables = {
         name: OutcomeTables(
             [question.query for question in each.questions.values()],
@@ -96,6 +97,20 @@ def problem_of(
         rate=slo.rate,
         full_samples=full,
     )
+
+
+def _check_program(config: Config) -> None:
+    """See that recorded samples say what the program would do."""
+    algorithm = config.algorithm
+    if algorithm.name != "self-consistency":
+        raise ConfigError(
+            f"algorithm.name = {algorithm.name!r}: replay prices self-consistency only; name that"
+        )
+    if algorithm.weigh is not None:
+        raise ConfigError(
+            f"algorithm.weigh = {algorithm.weigh!r}: the guarantee is computed on plain votes; leave "
+            "it out"
+        )
 
 
 def _check_tokens(name: str, promised: int | None, traffic: ClassTraffic) -> None:

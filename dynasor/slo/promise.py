@@ -7,6 +7,7 @@ none of them: all), what they are promised, and in `settings` what keeps the pro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Literal, Self
@@ -27,6 +28,7 @@ Guarantee = Literal["confidence", "mean"]
 on (Learn then Test). `mean`: in the mean over such calibrations (conformal risk control); fewer queries
 do."""
 MOST_CLASSES = 100
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ClassSettings(Section):
@@ -117,6 +119,11 @@ class QueryClass(Section):
                 "epsilon = 0: no number of queries can certify a loss of exactly 0; give an epsilon "
                 "above 0, or leave it out and set settings.rule = 'never', the full budget itself"
             )
+        if self.epsilon == 1:
+            raise ValueError(
+                "epsilon = 1: all answers may differ, which promises nothing; give an epsilon below 1, "
+                "such as 0.02 for 2 points, or leave it out"
+            )
         if self.delta is not None and self.epsilon is None:
             raise ValueError(
                 f"delta = {self.delta:g} without epsilon: there is nothing to be sure of"
@@ -199,6 +206,16 @@ class SloConfig(Section):
         default_factory=dict, max_length=MOST_CLASSES, description="name -> class of queries"
     )
     watch: WatchConfig = WatchConfig()
+
+    @field_validator("classes")
+    @classmethod
+    def _are_named(cls, value: dict[str, QueryClass]) -> dict[str, QueryClass]:
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r}: must be named by 1 to 64 letters, digits, '_' and '-'"
+                )
+        return value
 
     @model_validator(mode="after")
     def _every_class_is_met(self) -> Self:

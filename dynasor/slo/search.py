@@ -66,14 +66,12 @@ def search(
 
     Raises:
         MissingExtra: if optuna is not installed.
-        RunError: if the file holds another study, or is none.
+        RunError: if the file holds another study, or is none, or cannot be written.
     """
     study = _open(path, seed, describes, len(space.replicas) > 1)
+    from optuna.exceptions import StorageInternalError
     from optuna.trial import TrialState
 
-    if not study.trials:
-        for start in _starts(problem, space):
-            study.enqueue_trial(start)
     known: dict[str, dict[str, Any]] = {}
 
     def done() -> int:
@@ -92,13 +90,23 @@ def search(
         values = (row["tokens"], row["latency"], row["loss"])
         return (*values, float(plan.platform.replicas)) if len(space.replicas) > 1 else values
 
-    while (finished := done()) < trials:
+    try:
+        if not study.trials:
+            for start in _starts(problem, space):
+                study.enqueue_trial(start)
+        while (finished := done()) < trials:
+            if progress is not None:
+                progress(finished, trials)
+            study.optimize(objective, n_trials=1)
         if progress is not None:
-            progress(finished, trials)
-        study.optimize(objective, n_trials=1)
-    if progress is not None:
-        progress(done(), trials)
-    return [_tried(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+            progress(done(), trials)
+        return [_tried(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+    except StorageInternalError as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise RunError(
+            f"{path}: the search cannot be kept ({cause}); see that the disk has room and that no other "
+            "`dynasor tune` uses this --out, then run the same command again"
+        ) from None
 
 
 def _tried(trial: optuna.trial.FrozenTrial) -> Tried:

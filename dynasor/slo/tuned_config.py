@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomlkit
-from tomlkit.container import Container
-from tomlkit.items import Table
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import InlineTable
 
 from dynasor.config import NO_RANKING, Config
-from dynasor.errors import DataError
+from dynasor.errors import ConfigError, DataError
 from dynasor.slo.calibration_set import (
     COMPARED,
     CalibratedQuery,
@@ -27,7 +28,7 @@ from dynasor.slo.tables import OutcomeTables, Places
 from dynasor.slo.tune import REPEATS, Tuned
 from dynasor.whole_file import replace_text
 
-_Section = Table | Container
+_Section = MutableMapping[str, Any]
 
 MARK = "# dynasor tune: "
 """What the lines begin with that are made anew each time."""
@@ -94,9 +95,40 @@ def _with_ends(tested: Tested, tables: OutcomeTables, places: Places) -> Certifi
     return tested.figures.model_copy(update={"ended": tuple(tuple(row) for row in rows)})
 
 
+def text_to_fill(path: Path | None) -> str:
+    """A user's configuration, in which `write_config` can put reasons beside numbers.
+
+    Args:
+        path: of the file, which was read as a configuration before; None for none.
+
+    Raises:
+        ConfigError: if a section is written in braces, where no comment can stand.
+    """
+    if path is None:
+        return ""
+    text = path.read_text(encoding="utf-8")
+    try:
+        document = tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    sections: dict[str, Any] = dict(document)
+    classes = document.get("slo", {}).get("classes", {})
+    sections["slo.classes"] = classes
+    for name, each in classes.items():
+        sections[f"slo.classes.{name}"] = each
+        sections[f"slo.classes.{name}.settings"] = each.get("settings")
+    for name, section in sections.items():
+        if isinstance(section, InlineTable):
+            raise ConfigError(
+                f"{path}: {name} = {{ ... }} has no room for the reasons that `dynasor tune` writes "
+                f"beside its settings; make it a section, [{name}]"
+            )
+    return text
+
+
 def write_config(
     path: Path,
-    given: Path | None,
+    text: str,
     config: Config,
     tuned: Tuned,
     problem: Problem,
@@ -106,7 +138,7 @@ def write_config(
 
     Args:
         path: to write.
-        given: what the user wrote, whose other settings and comments are kept; None for none.
+        text: what the user wrote, see `text_to_fill`; its other settings and comments are kept.
         config: all settings, those of the command line too.
         tuned: the result.
         problem: what was tuned.
@@ -115,7 +147,6 @@ def write_config(
     Raises:
         DataError: if it cannot be written.
     """
-    text = "" if given is None else given.read_text(encoding="utf-8")
     kept = [line for line in text.splitlines() if not line.startswith(MARK)]
     document = tomlkit.parse("\n".join(kept).strip() + "\n")
     platform = tuned.plan.platform
@@ -190,12 +221,12 @@ def _put_settings(
     _put(section, "wave", setting.wave, ", ".join(seconds))
 
 
-def _table(parent: Any, name: str) -> _Section:
+def _table(parent: _Section, name: str) -> _Section:
     """A section, made where there is none."""
     if name not in parent:
         parent[name] = tomlkit.table(is_super_table=name == "classes")
     found = parent[name]
-    assert isinstance(found, Table | Container), "the configuration was read before"
+    assert isinstance(found, MutableMapping), "the configuration was read before"
     return found
 
 

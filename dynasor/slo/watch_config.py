@@ -30,7 +30,7 @@ class WatchConfig(Section):
         description="what serves a class after an alarm; full: the full budget; safer: the next safer "
         "certified setting, and the one before it after the next alarm",
     )
-    audits: int = Field(2, ge=1, le=1024, description="audited queries at work at once, at most")
+    audits: int = Field(2, ge=1, le=1024, description="audits that are open at once, at most")
     file: str | None = Field(
         None,
         description="JSON file in which alarms, evidence and the tokens of the day are kept, for a "

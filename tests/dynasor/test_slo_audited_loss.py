@@ -44,6 +44,17 @@ def test_the_bounds_hold_the_share_and_say_the_same_as_the_comparison(differed, 
         assert loss.exceeds(limit) == (limit < low)
 
 
+@given(differed=st.integers(0, 300), same=st.integers(1, 3000), limit=st.floats(0.001, 0.999))
+def test_one_more_that_differs_in_the_place_of_one_that_is_the_same_only_raises_the_bounds(
+    differed, same, limit
+):
+    # So settings that lose less than the limit raise no more alarms than one that loses just that.
+    fewer, more = audited(differed, same), audited(differed + 1, same - 1)
+    assert more.exceeds(limit) >= fewer.exceeds(limit)
+    assert more.bounds.low >= fewer.bounds.low - 1e-9
+    assert more.bounds.high >= fewer.bounds.high - 1e-9
+
+
 def test_dropped_audits_speak_for_nothing():
     sure, doubtful = audited(differed=10, same=90), audited(differed=10, same=90, dropped=50)
     assert doubtful.bounds.low < sure.bounds.low

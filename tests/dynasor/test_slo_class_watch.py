@@ -112,6 +112,17 @@ def test_queries_under_a_bolder_setting_are_compared_with_the_calibrated_ones_un
     assert each.alarms[0].endswith(f"after {100 + needed} queries under fixed:2, 8 samples, wave 1")
 
 
+def test_losses_under_bolder_settings_count_as_well():
+    each = watch()
+    needed = 0
+    while not each.alarms:
+        each.audited(each.admit(), differed=False)
+        each.audited(bold(each), differed=True)
+        needed += 1
+    assert needed < 20
+    assert each.alarms[0].startswith("loss: at least")
+
+
 def test_a_safer_setting_is_watched_for_drift_as_well():
     each = watch(fallback="safer")
     while each.setting.rule == RULES[2][0]:

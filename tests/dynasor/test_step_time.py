@@ -109,12 +109,16 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('"kv_blocks": 1000', '"kv_blocks": 0', "kv_blocks must be a number of 1 or more, not 0"),
-        ('"steps": 100', '"steps": "x"', "steps must be a number of 1 or more, not 'x'"),
+        ('"kv_blocks": 1000', '"kv_blocks": 0', "kv_blocks must be a whole number of 1 to .*, not 0"),
+        ('"steps": 100', '"steps": "x"', "steps must be a whole number of 1 to .*, not 'x'"),
         ('"model": "model"', '"model": 3', "model must be a text, not 3"),
         ('"base": 0.01', '"base": -2', "step_time: base must be 0 or more seconds, not -2"),
         ('"base": 0.01', '"base": "a"', "step_time.base must be a number of seconds, not 'a'"),
-        ('"per_request": 0.002', '"other": 1', "must be an object with model, hardware"),
+        ('"per_request": 0.002', '"other": 1', "lacks per_request; must be an object with model, "),
+        ('"steps": 100', '"steps": 100, "other": 1', "knows no other; must be an object with"),
+        ('"per_request": 0.002', '"per_request": Infinity', "per_request must be a number of 0 to"),
+        ('"per_request": 0.002', '"per_request": NaN', "per_request must be a number of 0 to"),
+        ('"base": 0.01', f'"base": 1{400 * "0"}', "step_time: .* too large"),
         (
             '"early": []',
             '"early": 3',

@@ -55,7 +55,12 @@ GOOD = '{"query": "q", "sample": 0, "tokens": 3}\n'
             '{"query": "q", "sample": 0, "tokens": true}',
             "'tokens' must be a whole number, not True",
         ),
-        ('{"query": "q", "sample": 0, "tokens": -1}', "'tokens' must be 0 or more, not -1"),
+        ('{"query": "q", "sample": 0, "tokens": -1}', "'tokens' must be 0 to 1000000000, not -1"),
+        (
+            f'{{"query": "q", "sample": 0, "tokens": 1{400 * "0"}}}',
+            "'tokens' must be 0 to 1000000000, not 1000",
+        ),
+        (100_000 * "[", "line 2: not JSON"),
         ('{"query": "q", "sample": 0, "tokens": 1, "answer": 5}', "'answer' must be a text, not 5"),
     ],
 )

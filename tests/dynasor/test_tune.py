@@ -2,6 +2,9 @@
 
 import json
 import random
+import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,7 @@ from dynasor.slo.search import Tried, search
 from dynasor.slo.space import Plan, Platform, Space, space_of
 from dynasor.slo.tune import to_test
 from dynasor.slo.tune import tune as tune_plans
+from dynasor.slo.tuned_config import text_to_fill, write_config
 from dynasor.traces import TraceSample, TraceWriter, read_traces
 
 SAMPLES = 8
@@ -163,6 +167,39 @@ def test_a_search_of_two_classes_goes_on_where_it_was(tmp_path: Path, recorded: 
     assert all(tuned.chosen(name).certified for name in problem.promises)
     assert problem.class_rate("rest") == 3
 
+    odd_order = (
+        "[slo.classes.hard]\neffort = 'high'\nepsilon = 0.1\n\n[algorithm]\nsamples = 8 # full\n\n"
+        "[slo]\nrate = 4\n\n[slo.classes.rest]\nepsilon = 0.2\nguarantee = 'mean'\n"
+    )
+    dotted = "[slo]\nrate = 4\nclasses.hard.effort = 'high'\nclasses.hard.epsilon = 0.1\n" \
+        "classes.rest.epsilon = 0.2\nwatch.audits = 7\n"  # fmt: skip
+    for text in (odd_order, dotted, odd_order.replace("[slo]\nrate = 4\n", "")):
+        given, path = tmp_path / "given.toml", tmp_path / "tuned.toml"
+        given.write_text(text, encoding="utf-8")
+        config = load_config(given, environment={})
+        calibration = tmp_path / "calibration.json"
+        write_config(path, text_to_fill(given), config, tuned, problem, calibration)
+        again = load_config(path, environment={})
+        for name, setting in tuned.plan.settings.items():
+            assert again.slo.classes[name].settings == setting.section()
+        assert (again.slo.rate, again.slo.calibration) == (4, str(calibration))
+        assert again.slo.watch == config.slo.watch
+        assert all(comment in path.read_text(encoding="utf-8") for comment in text.split("#")[1:])
+
+
+def test_a_search_that_cannot_be_kept_is_told(tmp_path: Path, recorded: Path) -> None:
+    problem, space = problem_and_space(recorded)
+    path = tmp_path / "study.db"
+    go = partial(search, problem, space, path, seed=0, describes="this")
+
+    def spoil(done: int, trials: int) -> None:
+        if done == 1:
+            with closing(sqlite3.connect(path)) as study:
+                study.execute("DROP TABLE trial_values")
+
+    with pytest.raises(RunError, match="cannot be kept .*trial_values.*the same command again"):
+        go(trials=4, progress=spoil)
+
 
 def test_a_file_that_is_no_study_is_refused(tmp_path: Path, recorded: Path) -> None:
     problem, space = problem_and_space(recorded)
@@ -191,6 +228,18 @@ def test_a_promise_that_nothing_keeps_is_refused_with_the_part(
         ("[slo]\nrate = 1\n[slo.classes.a]\nweight = 2", "epsilon is not set"),
         ("[slo]\n[slo.classes.a]\nepsilon = 0.1", "slo.rate is not set"),
         ("", "promises nothing"),
+        ("[slo]\nrate = 1\nclasses = { a = { epsilon = 0.1 } }", "make it a section, [slo.classes]"),
+        ("[slo]\nrate = 1\n[slo.classes.a]\nepsilon = 0.1\nsettings = { wave = 2 }", "a.settings]"),
+        (
+            "[slo]\nrate = 1e6\n[slo.classes.a]\nepsilon = 0.1\ndeadline = 60",
+            "would have 3e+08 queries, above 1,000,000",
+        ),
+        (
+            "[slo]\nrate = 1\n[slo.classes.a]\neffort = 'low'\nepsilon = 0.1\nshare = 0.01\n"
+            "[slo.classes.b]\nepsilon = 0.1",
+            "gives it 4 of the 400 queries of a simulated run, too few to tell how long they take; "
+            "give --arrivals 1010 or a larger share",
+        ),
         (
             "[slo]\nrate = 1\n[slo.classes.a]\nepsilon = 0.1\ntokens_per_query = 3",
             "below one sample, which takes",
@@ -284,6 +333,14 @@ def test_capacity_grows_with_the_load(tmp_path: Path, recorded: Path) -> None:
         assert result.exit_code == 0, result.output
         found: dict[str, object] = json.loads(result.stdout)
         return found
+
+    weighed = tmp_path / "weighed.toml"
+    weighed.write_text("[algorithm]\nsamples = 8\nweigh = 'mean'\n[slo.classes.a]\nlatency = { p90 = 2 }")
+    refused = CliRunner().invoke(
+        app, ["capacity", "--config", str(weighed), "--traces", str(recorded / "trace.jsonl"),
+              "--engine-times", str(recorded / "engine.json"), "--rate", "1"]
+    )  # fmt: skip
+    assert "algorithm.weigh = 'mean'" in str(refused.exception)
 
     few, many = ask("--rate", "3"), ask("--rate", "10", "--replicas", "1")
     assert few["replicas_needed"]["value"] < many["replicas_needed"]["value"]

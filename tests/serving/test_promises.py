@@ -169,9 +169,13 @@ async def test_an_audit_goes_on_with_samples_that_were_cut(tmp_path):
     assert status.audited == {"differed": 0, "same": 1, "dropped": 0}
 
 
-async def test_an_audit_is_dropped_when_the_server_is_needed(tmp_path):
+async def test_an_audit_stops_when_the_server_is_needed_and_goes_on_where_it_was(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("serving.audits.LOOK", 0.01)
     config = settings(calibration(tmp_path / "c.json"), {"latency": {"p90": 5.0}}, audit=1.0)
-    engine = ScriptedEngine(lambda r: boxed("4")(r) if r.index < 3 else None)
+    needed = True
+    engine = ScriptedEngine(lambda r: None if needed and r.index >= 3 else boxed("4")(r))
     async with running(engine, config=config) as server:
         await ask(server)
         while not any(r.program.endswith("-audit") for r in engine.requests):
@@ -181,14 +185,33 @@ async def test_an_audit_is_dropped_when_the_server_is_needed(tmp_path):
             server.service.promises.classes["all"]._control.ended(5.0, 5.0)
         with pytest.raises(openai.RateLimitError) as refused:
             await ask(server)
-        await audits_end(server)
-        await server.idle()
+        while engine.running:
+            await asyncio.sleep(0.01)
+        begun = len(engine.requests)
+        await asyncio.sleep(0.05)
+        assert (server.service.audits.running, len(engine.requests)) == (1, begun)
         status = server.service.promises.statuses()["all"]
+        needed = False
+        calm(server.service.promises.pace)
+        await audits_end(server)
+        after = server.service.promises.statuses()["all"]
     assert refused.value.code == "overloaded"
     assert 10 <= int(refused.value.response.headers["retry-after"]) <= 20
-    assert status.audited["dropped"] == 1
     assert (status.refused, status.level) == (1, 2)
-    assert not engine.running
+    assert status.audited == {"differed": 0, "same": 0, "dropped": 0}
+    assert after.audited == {"differed": 0, "same": 1, "dropped": 0}
+    assert [request.index for request in engine.requests[begun:]] == [3, 4, 5, 6, 7]
+    assert engine.requests[begun].prefix.startswith("hm")
+
+
+async def test_an_audit_that_waits_is_dropped_when_the_server_ends(tmp_path):
+    config = settings(calibration(tmp_path / "c.json"), {"latency": {"p50": 12.0}}, audit=1.0)
+    async with running(ScriptedEngine(boxed("4")), config=config) as server:
+        busy(server.service.promises.pace, inside=8, seconds=8.0)
+        await ask(server)
+        promises = server.service.promises
+        assert server.service.audits.running == 1
+    assert promises.statuses()["all"].audited == {"differed": 0, "same": 0, "dropped": 1}
 
 
 def busy(pace, inside, seconds):
@@ -201,14 +224,31 @@ def busy(pace, inside, seconds):
     pace._then += 3600  # no time passes for the test
 
 
-async def test_under_overload_bolder_settings_come_before_refusals(tmp_path):
-    config = settings(calibration(tmp_path / "c.json"), {"latency": {"p50": 12.0}})
-    async with running(ScriptedEngine(boxed("4")), config=config) as server:
+def calm(pace):
+    """As if those had left."""
+    while pace.inside:
+        pace.leave(90.0, ended=False)
+
+
+async def test_under_overload_bolder_settings_come_before_refusals_and_are_audited_after_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("serving.audits.LOOK", 0.01)
+    config = settings(calibration(tmp_path / "c.json"), {"latency": {"p50": 12.0}}, audit=1.0)
+    engine = ScriptedEngine(boxed("4"))
+    async with running(engine, config=config) as server:
         busy(server.service.promises.pace, inside=8, seconds=8.0)
         (bold,) = await ask(server)
         status = server.service.promises.statuses()["all"]
+        await asyncio.sleep(0.05)
+        assert (server.service.audits.running, len(engine.requests)) == (1, 2)
+        calm(server.service.promises.pace)
+        await audits_end(server)
+        audited = server.service.promises.statuses()["all"].audited
     assert bold.dynasor["samples"] == 2
     assert (status.level, status.refused, status.seen) == (1, 0, 0)
+    assert [request.index for request in engine.requests[2:]] == [2, 3, 4, 5, 6, 7]
+    assert audited == {"differed": 0, "same": 1, "dropped": 0}
 
 
 async def test_a_class_that_has_spent_its_tokens_of_the_day_is_refused_until_midnight(tmp_path):
