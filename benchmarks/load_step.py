@@ -6,8 +6,8 @@
 Queries of the embedded suite arrive at random times (Poisson): at the planned rate, then at `--factor`
 times that, then at the planned rate again. Both sides get the same queries, seeds and arrival times, in
 turns. Attainment: queries answered within the hardest latency target of the class, over all that came;
-a refused one is not answered in time. Loss: each query is asked again, with the same seed and without a
-stop rule, when nothing else runs, so that it has the same samples; the share whose answer differs.
+a refused one is not answered in time. Loss: each query is asked again, with the same seed and wave and
+without a stop rule, when nothing else runs, so that it has the same samples; the share whose answer differs.
 """
 
 from __future__ import annotations
@@ -85,10 +85,11 @@ def body(asked: Asked, model: str, effort: str | None, **options: Any) -> dict[s
 class Client:
     """Asks one server."""
 
-    def __init__(self, served: Served, effort: str | None, samples: int) -> None:
+    def __init__(self, served: Served, effort: str | None, samples: int, wave: int) -> None:
         self.http = httpx.AsyncClient(base_url=served.root, timeout=900, limits=_NO_LIMITS)
         self.effort = effort
         self.samples = samples
+        self.wave = wave
         self.levels: list[dict[str, Any]] = []
 
     async def ask(self, asked: Asked, begin: float) -> None:
@@ -118,7 +119,7 @@ class Client:
         budget = {"samples": self.samples}
 
         async def one(asked: Asked) -> tuple[tuple[str, int], str | None]:
-            options = {"stop": {"rule": "never"}, "budget": budget, "wave": self.samples}
+            options = {"stop": {"rule": "never"}, "budget": budget, "wave": self.wave}
             asking = body(asked, "embedded:self-consistency", None, **options)
             async with free:
                 response = await self.http.post("/v1/chat/completions", json=asking)
@@ -135,7 +136,7 @@ async def turn(
     served: Served, queries: list[Asked], options: argparse.Namespace, *, again: bool
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, int], str | None]]:
     """One load step, and the full budget's answers if this turn is to fetch them."""
-    client = Client(served, options.effort, options.full)
+    client = Client(served, options.effort, options.full, options.wave)
     warm = [Asked("warm", 0.0, queries[0].question, seed) for seed in range(3)]
     await asyncio.gather(*(client.ask(each, time.monotonic()) for each in warm))
     begin = time.monotonic()
@@ -194,6 +195,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if rate is None or promised is None or not promised.targets:
         raise SystemExit("give a rate, and a class with a latency target in [slo]")
     options.full = config.algorithm.samples
+    options.wave = promised.settings.wave or config.allocator.wave  # as it was certified
     if config.slo.calibration is not None:  # it may be that fewer were chosen
         known = CalibrationSet.load(Path(config.slo.calibration)).classes.values()
         options.full = max(each.full_samples for each in known)

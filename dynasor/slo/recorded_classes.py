@@ -48,7 +48,8 @@ def classes_of(config: Config, traces: Sequence[str]) -> dict[str, ClassTraffic]
             if path not in read:
                 read[path] = collect_questions(read_traces(path, skip_torn_end=True))
             for query, question in read[path].items():
-                questions[f"{path.name}/{query}" if len(files) > 1 else query] = question
+                questions[f"{path}/{query}" if len(files) > 1 else query] = question
+        _check_asked_once(name, [read[path] for path in dict.fromkeys(files)])
         check_budget(questions, config.algorithm.samples)
         if len(questions) < FEWEST:
             raise DataError(
@@ -82,6 +83,20 @@ def _sort(traces: Sequence[str], names: Sequence[str]) -> tuple[list[Path], dict
         else:
             shared.append(Path(text))
     return shared, own
+
+
+def _check_asked_once(name: str, files: Sequence[Mapping[str, RecordedQuestion]]) -> None:
+    """See that no question stands in two files: recorded twice it is still one query."""
+    asked: dict[str, str] = {}
+    for questions in files:
+        here = {each.prompt: query for query, each in questions.items() if each.prompt is not None}
+        for prompt, query in here.items():
+            if prompt in asked:
+                raise DataError(
+                    f"class {name}: query {query} of one trace asks what {asked[prompt]} of another "
+                    "asks; recorded twice it is no second query to calibrate on; give each question once"
+                )
+        asked |= here
 
 
 def _check_graded(name: str, questions: Mapping[str, RecordedQuestion]) -> None:

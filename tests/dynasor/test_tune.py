@@ -279,7 +279,18 @@ def test_each_class_has_its_own_traces(tmp_path: Path, recorded: Path) -> None:
     assert found["hard"].share == 2
     both = classes(shared, f"rest={ungraded}", f"rest={shared}")
     assert len(both["rest"].questions) == 92
-    assert "ungraded.jsonl/u3" in both["rest"].questions
+    assert f"{ungraded}/u3" in both["rest"].questions
+    twice = [tmp_path / folder / "samples.jsonl" for folder in ("one", "two")]
+    for seed, path in enumerate(twice):
+        path.parent.mkdir()
+        with TraceWriter(path) as file:
+            for query in range(12):
+                asked = f"{query} and {query * seed}?"
+                for sample in range(SAMPLES):
+                    file.write(TraceSample(f"q{query}", sample, 10, "1", prompt=asked))
+    assert len(classes(shared, f"rest={twice[1]}")["rest"].questions) == 12
+    with pytest.raises(DataError, match="query q0 of one trace asks what q0 of another asks"):
+        classes(shared, *(f"rest={path}" for path in twice))
     with pytest.raises(ConfigError, match="class hard has none"):
         classes(f"rest={ungraded}")
     with pytest.raises(ConfigError, match="no class soft; there are hard, rest"):
