@@ -63,7 +63,7 @@ class KeptClass(_Part):
         round: how often the class has fallen back.
         place: of its setting among the certified ones.
         wave: of that setting.
-        differed, same, dropped: audits of that setting.
+        differed, same, dropped: audits since it last fell back.
         drift: watches over its ladder.
         day: since 1970.
         spent: output tokens of that day.
