@@ -7,7 +7,8 @@ Queries of the embedded suite arrive at random times (Poisson): at the planned r
 times that, then at the planned rate again. Both sides get the same queries, seeds and arrival times, in
 turns. Attainment: queries answered within the hardest latency target of the class, over all that came;
 a refused one is not answered in time. Loss: each query is asked again, with the same seed and wave and
-without a stop rule, when nothing else runs, so that it has the same samples; the share whose answer differs.
+without a stop rule, when nothing else runs, so that it has the same samples; the share whose answer
+differs.
 """
 
 from __future__ import annotations

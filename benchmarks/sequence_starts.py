@@ -2,18 +2,18 @@
 
     python -m benchmarks.sequence_starts TRACE EPSILON [TRACE EPSILON]... [--json FILE]
 
-`dynasor tune` tests settings in an order that the searched queries fix, each at the full level delta, up to
-the first that fails: what stands behind it is not certified. With several starts delta is split among
-them, a test at a start gets its part besides what those before it have passed on, and a test that fails
-passes nothing on (Wiens, "A fixed sequence Bonferroni procedure for testing multiple endpoints", 2003). So
-a failure hides no more than what stands before the next start, and the first tests are stricter.
+`dynasor tune` tests settings in an order that the searched queries fix, each at the full level delta, up
+to the first that fails: what stands behind it is not certified. With several starts delta is split among
+them; a test at a start gets its part besides what those before it have passed on, and a test that fails
+passes nothing on (Wiens, "A fixed sequence Bonferroni procedure for testing multiple endpoints", 2003).
+So a failure hides no more than what stands before the next start, and the first tests are stricter.
 
 As in `dynasor tune`: 30% of the questions are searched on, 50% calibrated, all families of rules at some
-waves, of each wave those that no rule beats on the searched part. Starts stand in equal steps of the order,
-or at the first setting of each wave. Reported over random splits: tokens of the cheapest certified setting,
-over those of the full budget, and over those with one start (paired, interval by bootstrap over splits);
-the same of the cheapest at the largest wave; and how often any certified setting loses more than EPSILON of
-all questions.
+waves, of each wave those that no rule beats on the searched part. Starts stand in equal steps of the
+order, or at the first setting of each wave. Reported over random splits: tokens of the cheapest
+certified setting, over those of the full budget, and over those with one start (paired, interval by
+bootstrap over splits); the same of the cheapest at the largest wave; and how often any certified setting
+loses more than EPSILON of all questions.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def recorded(path: Path, samples: int, waves: Sequence[int], orders: int) -> Rec
 
 
 def order_of(losses: Table, tokens: Table, trace: Recorded, epsilon: float) -> NDArray[np.int64]:
-    """Settings that are tested, in order, by means on the searched questions; as `dynasor tune` has it."""
+    """Settings that are tested, in order, by means on the searched questions."""
     picked: list[int] = []
     for wave in np.unique(trace.waves):
         mine = np.flatnonzero((trace.waves == wave) & ~trace.full)
@@ -177,7 +177,7 @@ def measure(
 
 
 def _cheapest(kept: NDArray[np.int64], full: Mask, seen: Table, cost: Table) -> float:
-    """Tokens over all questions of what looks cheapest on the calibrated ones; the full budget is there."""
+    """Tokens over all questions of what looks cheapest on the calibrated ones; or the full budget."""
     among = np.concatenate([kept, np.flatnonzero(full)])
     return float(cost[among[seen[among].argmin()]])
 
@@ -225,7 +225,9 @@ def main() -> None:
     if len(given.pairs) % 2:
         parser.error("give a promised loss after each trace, such as math500.jsonl.gz 0.02")
     rows = []
-    print("| trace | starts | tokens of full | against one | at the largest wave | certified | broken |")
+    print(
+        "| trace | starts | tokens of full | against one | at the largest wave | certified | broken |"
+    )
     print("|---|---|---|---|---|---|---|")
     for path, epsilon in zip(given.pairs[::2], given.pairs[1::2], strict=True):
         trace = recorded(Path(path), given.samples, given.waves, given.orders)

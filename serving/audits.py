@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 LAST = 1e-9
 """Weight of an audit in the scheduler's order: its work looks a thousand million times as large."""
-LOOK = 1.0
-"""Seconds between two looks whether the server is still needed for queries."""
 
 
 class KeptSamples:
@@ -71,7 +69,6 @@ class Audits:
         forecast: makes the forecast of a plan, by whose priority its work waits.
         equivalence: says whether two answers are the same.
         told: is told output tokens of each audit, also of one that was dropped.
-        busy: whether the server is needed for queries.
     """
 
     def __init__(
@@ -80,13 +77,13 @@ class Audits:
         forecast: Callable[[Plan], Forecast],
         equivalence: AnswerEquivalence,
         told: Callable[[int], None],
-        busy: Callable[[], bool],
     ) -> None:
         self._guard = guard
         self._forecast = forecast
         self._equivalence = equivalence
         self._told = told
-        self._busy = busy
+        self._room = asyncio.Event()
+        self._room.set()
         self._at_work: set[Runtime] = set()
         self._tasks: set[asyncio.Task[bool | None]] = set()
 
@@ -143,9 +140,14 @@ class Audits:
         task.add_done_callback(over)
 
     def pause(self) -> None:
-        """Stop all audits where they are; each goes on when the server is not needed for queries."""
+        """Stop all audits where they are; the server is needed for queries."""
+        self._room.clear()
         for runtime in list(self._at_work):
             runtime.conclude()
+
+    def go_on(self) -> None:
+        """There is room again."""
+        self._room.set()
 
     def drop(self) -> None:
         """End all audits."""
@@ -182,8 +184,7 @@ class Audits:
         """The end of a query under the full budget, with as many pauses as the server needs."""
         turn = 0
         while True:
-            while self._busy():
-                await asyncio.sleep(LOOK)
+            await self._room.wait()
             again = replace(plan, id=f"{plan.id}-{turn}") if turn else plan
             runtime = Runtime(
                 engine,

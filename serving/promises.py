@@ -87,7 +87,7 @@ class Promises:
 
     @property
     def overloaded(self) -> bool:
-        """Whether queries are inside, and one of a class that came now would be served boldly or refused."""
+        """Whether queries are inside, and another one of some class would get less or be refused."""
         return self.pace.inside > 0 and any(watch.overloaded for watch in self.classes.values())
 
     @property

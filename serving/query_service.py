@@ -89,8 +89,7 @@ class QueryService:
         self.config = config
         self.promises = promises
         self._forecasts = Forecasts()
-        self.audits = Audits(guard, self._forecast, equivalence, metrics.tokens.labels("audit").inc,
-                             lambda: self.promises.overloaded)  # fmt: skip
+        self.audits = Audits(guard, self._forecast, equivalence, metrics.tokens.labels("audit").inc)
         self._equivalence = equivalence
         self._metrics = metrics
         self._tracer = tracer
@@ -161,8 +160,14 @@ class QueryService:
         try:
             return self.promises.admit(plan)
         finally:
-            if self.promises.overloaded:
-                self.audits.pause()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Audits work where no query needs what they would take."""
+        if self.promises.overloaded:
+            self.audits.pause()
+        else:
+            self.audits.go_on()
 
     @asynccontextmanager
     async def running(self, plan: Plan, visit: Visit) -> AsyncIterator[LiveQuery]:
@@ -243,6 +248,7 @@ class QueryService:
             del self._runtimes[plan.id]
             tokens = query.outcome.bill.output if query.outcome else query.tokens_now
             promises.ended(plan, work, program, query.outcome, tokens)
+            self._make_room()
             if kept is not None:
                 seconds = self.config.server.max_seconds
                 self.audits.begin(plan, kept, query.outcome, seconds=seconds)

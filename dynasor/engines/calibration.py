@@ -86,7 +86,10 @@ class Calibration:
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict):
             raise DataError(f"{path}: must be an object with {', '.join(names)}")
-        for what, odd in (("lacks", set(names) - set(values)), ("knows no", set(values) - set(names))):
+        for what, odd in (
+            ("lacks", set(names) - set(values)),
+            ("knows no", set(values) - set(names)),
+        ):
             if odd:
                 raise DataError(
                     f"{path}: {what} {', '.join(sorted(odd))}; must be an object with {', '.join(names)}"

@@ -167,9 +167,9 @@ class LoadModel:
         arrivals = rate * self._seconds(rate)
         if arrivals > MOST:
             raise ConfigError(
-                f"a simulated run at {rate:,.6g} queries a second lasts {LASTS:g} times the longest time "
-                f"that [slo] promises and would have {arrivals:,.3g} queries, above {MOST:,}; lower the "
-                "rate or promise less time"
+                f"a simulated run at {rate:,.6g} queries a second lasts {LASTS:g} times the longest "
+                f"time that [slo] promises and would have {arrivals:,.3g} queries, above {MOST:,}; "
+                "lower the rate or promise less time"
             )
         total = sum(each.share for each in self._classes.values())
         for group, each in self._classes.items():

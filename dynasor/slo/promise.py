@@ -212,9 +212,7 @@ class SloConfig(Section):
     def _are_named(cls, value: dict[str, QueryClass]) -> dict[str, QueryClass]:
         for name in value:
             if not _NAME.fullmatch(name):
-                raise ValueError(
-                    f"{name!r}: must be named by 1 to 64 letters, digits, '_' and '-'"
-                )
+                raise ValueError(f"{name!r}: must be named by 1 to 64 letters, digits, '_' and '-'")
         return value
 
     @model_validator(mode="after")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+import tomllib
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable
 
 from dynasor.config import NO_RANKING, Config
+from dynasor.config_sources import merge
 from dynasor.errors import ConfigError, DataError
 from dynasor.slo.calibration_set import (
     COMPARED,
@@ -96,34 +98,43 @@ def _with_ends(tested: Tested, tables: OutcomeTables, places: Places) -> Certifi
 
 
 def text_to_fill(path: Path | None) -> str:
-    """A user's configuration, in which `write_config` can put reasons beside numbers.
+    """A user's configuration, in which `write_config` can put settings with reasons beside them.
 
     Args:
         path: of the file, which was read as a configuration before; None for none.
 
     Raises:
-        ConfigError: if a section is written in braces, where no comment can stand.
+        ConfigError: if it is laid out so that they have no place.
     """
     if path is None:
         return ""
     text = path.read_text(encoding="utf-8")
+    wanted = tomllib.loads(text)
+    names = wanted.get("slo", {}).get("classes", {})
+    probe = {section: {"tuned": 1} for section in ("algorithm", "allocator", "engine", "scheduler")}
+    classes = {name: {"settings": {"tuned": 1}} for name in names}
+    probe |= {"slo": {"tuned": 1, "classes": classes}}
+    merge(wanted, probe)
     try:
         document = tomlkit.parse(text)
-    except TOMLKitError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    sections: dict[str, Any] = dict(document)
-    classes = document.get("slo", {}).get("classes", {})
-    sections["slo.classes"] = classes
-    for name, each in classes.items():
-        sections[f"slo.classes.{name}"] = each
-        sections[f"slo.classes.{name}.settings"] = each.get("settings")
-    for name, section in sections.items():
-        if isinstance(section, InlineTable):
-            raise ConfigError(
-                f"{path}: {name} = {{ ... }} has no room for the reasons that `dynasor tune` writes "
-                f"beside its settings; make it a section, [{name}]"
-            )
+        _fill(document, probe)
+        kept = tomllib.loads(tomlkit.dumps(document)) == wanted
+    except (TOMLKitError, tomllib.TOMLDecodeError, ValueError):
+        kept = False
+    if not kept:
+        raise ConfigError(
+            f"{path}: a section in braces or with dots in its keys has no room for the reasons that "
+            "`dynasor tune` writes beside settings; begin each with its name, such as [slo.classes.all]"
+        )
     return text
+
+
+def _fill(section: _Section, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _fill(_table(section, key), value)
+        else:
+            _put(section, key, value, "why")
 
 
 def write_config(
@@ -222,10 +233,16 @@ def _put_settings(
 
 
 def _table(parent: _Section, name: str) -> _Section:
-    """A section, made where there is none."""
+    """A section, made where there is none.
+
+    Raises:
+        ValueError: if it is written in braces.
+    """
     if name not in parent:
         parent[name] = tomlkit.table(is_super_table=name == "classes")
     found = parent[name]
+    if isinstance(found, InlineTable):
+        raise ValueError(f"{name} has no room for comments")
     assert isinstance(found, MutableMapping), "the configuration was read before"
     return found
 

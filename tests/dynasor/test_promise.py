@@ -30,7 +30,10 @@ def load(tmp_path: Path, text: str) -> SloConfig:
     ("text", "message"),
     [
         ("epsilon = 0.0", "slo.classes.a: epsilon = 0: no number of queries can certify"),
-        ("epsilon = 1.0", "slo.classes.a: epsilon = 1: all answers may differ, which promises nothing"),
+        (
+            "epsilon = 1.0",
+            "slo.classes.a: epsilon = 1: all answers may differ, which promises nothing",
+        ),
         ("[slo.classes.'two words']", "'two words': must be named by 1 to 64 letters, digits"),
         ("delta = 0.1", "delta = 0.1 without epsilon"),
         ("epsilon = 0.1\ndelta = 0.1\nguarantee = 'mean'", "leave one of the two out"),

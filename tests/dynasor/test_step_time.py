@@ -109,7 +109,11 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('"kv_blocks": 1000', '"kv_blocks": 0', "kv_blocks must be a whole number of 1 to .*, not 0"),
+        (
+            '"kv_blocks": 1000',
+            '"kv_blocks": 0',
+            "kv_blocks must be a whole number of 1 to .*, not 0",
+        ),
         ('"steps": 100', '"steps": "x"', "steps must be a whole number of 1 to .*, not 'x'"),
         ('"model": "model"', '"model": 3', "model must be a text, not 3"),
         ('"base": 0.01', '"base": -2', "step_time: base must be 0 or more seconds, not -2"),
