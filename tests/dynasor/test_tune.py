@@ -226,11 +226,9 @@ def test_a_promise_that_nothing_keeps_is_refused_with_the_part(
         ("[slo]\nrate = 1\n[slo.classes.a]\nweight = 2", "epsilon is not set"),
         ("[slo]\n[slo.classes.a]\nepsilon = 0.1", "slo.rate is not set"),
         ("", "promises nothing"),
-        (
-            "[slo]\nrate = 1\nclasses = { a = { epsilon = 0.1 } }",
-            "make it a section, [slo.classes]",
-        ),
-        ("[slo]\nrate = 1\n[slo.classes.a]\nepsilon = 0.1\nsettings = { wave = 2 }", "a.settings]"),
+        ("[slo]\nrate = 1\nclasses = { a = { epsilon = 0.1 } }", "in braces or with dots"),
+        ("[slo]\nrate = 1\n[slo.classes.a]\nepsilon = 0.1\nsettings = { wave = 2 }", "in braces"),
+        ("[slo]\nrate = 1\nclasses.a.epsilon = 0.1\nclasses.a.delta = 0.2", "with dots"),
         (
             "[slo]\nrate = 1e6\n[slo.classes.a]\nepsilon = 0.1\ndeadline = 60",
             "would have 3e+08 queries, above 1,000,000",
