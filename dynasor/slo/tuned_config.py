@@ -111,9 +111,9 @@ def text_to_fill(path: Path | None) -> str:
     text = path.read_text(encoding="utf-8")
     wanted = tomllib.loads(text)
     names = wanted.get("slo", {}).get("classes", {})
-    probe = {section: {"tuned": 1} for section in ("algorithm", "allocator", "engine", "scheduler")}
-    classes = {name: {"settings": {"tuned": 1}} for name in names}
-    probe |= {"slo": {"tuned": 1, "classes": classes}}
+    sections = ("algorithm", "allocator", "engine", "scheduler")
+    probe: dict[str, Any] = {section: {"tuned": 1} for section in sections}
+    probe["slo"] = {"tuned": 1, "classes": {name: {"settings": {"tuned": 1}} for name in names}}
     merge(wanted, probe)
     try:
         document = tomlkit.parse(text)
