@@ -91,8 +91,8 @@ def not_reached(neighbours: Sequence[Neighbour]) -> str | None:
     if not any(each.fate.startswith(NOT_REACHED) for each in neighbours):
         return None
     return (
-        f"{NOT_REACHED}: settings are tested in an order that the searched queries have fixed, up to "
-        "the first that fails; those behind it are not certified, however good their own bound is."
+        f"{NOT_REACHED}: settings are tested in sequences that the searched queries have fixed, each up "
+        "to the first that fails; those behind it are not certified, however good their own bound is."
     )
 
 

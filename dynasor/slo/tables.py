@@ -50,7 +50,8 @@ class OutcomeTables:
 
     Args:
         queries: recorded, each with the full budget's samples or more.
-        rules: every rule that may be asked for; one pass over the samples serves all.
+        rules: every rule that may be asked for, those of a family from the safest to the boldest; one
+            pass over the samples serves all.
         full_samples: full budget.
         seed: of the orders.
         progress: called with a text when a table is made.
@@ -67,14 +68,22 @@ class OutcomeTables:
     ) -> None:
         self.queries = queries
         self._rules = {rule: place for place, rule in enumerate(rules)}
-        self._full_samples = full_samples
+        self.full_samples = full_samples
         self._seed = seed
         self._progress = progress
         self._tables: dict[tuple[int, int], Outcomes] = {}
 
     def is_full(self, setting: Setting) -> bool:
         """Whether a setting is the full budget itself, at whatever wave."""
-        return setting.rule == FULL and setting.samples == self._full_samples
+        return setting.rule == FULL and setting.samples == self.full_samples
+
+    def families(self) -> list[list[str]]:
+        """Rules by family, each from the safest to the boldest, without the full budget."""
+        found: dict[str, list[str]] = {}
+        for rule in self._rules:
+            if rule != FULL:
+                found.setdefault(rule.partition(":")[0], []).append(rule)
+        return list(found.values())
 
     def of(self, settings: Sequence[Setting], queries: Places) -> Outcomes:
         """Outcomes of settings, in their order, on some of the queries."""
@@ -116,7 +125,7 @@ class OutcomeTables:
                 list(self._rules),
                 samples=samples,
                 wave=wave,
-                full_samples=self._full_samples,
+                full_samples=self.full_samples,
                 seed=self._seed,
             )
         return found

@@ -27,7 +27,7 @@ REPEATS = (1, 2, 3, 4, 5)
 MOST_TRIED = 80
 """Plans that are simulated to find the cheapest that keeps its promises."""
 NOT_REACHED = "not reached"
-"""Fate of a setting that stands in the order of the tests behind one that failed."""
+"""Fate of a setting that stands in a sequence of tests behind one that failed."""
 _PLATFORMS = 4
 _MOST_ASSIGNMENTS = 2000
 

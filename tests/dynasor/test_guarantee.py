@@ -31,6 +31,11 @@ class Drawn:
         yes = np.ones_like(lost)
         self._all = Outcomes(lost, ~lost, yes, tokens, tokens, zero, zero, zero)
 
+    full_samples = 8
+
+    def families(self) -> list[list[str]]:
+        return [[each.rule for each in self.settings[1:]]]
+
     def is_full(self, setting: Setting) -> bool:
         return setting == FULL
 
@@ -72,6 +77,27 @@ def test_what_is_held_out_and_calibrated_has_no_say_in_the_order() -> None:
         )
         orders.append([each.setting for each in found.tested])
     assert orders[0] == orders[1] == orders[2]
+
+
+def test_an_unlucky_setting_hides_nothing_of_the_ladder_and_the_other_way_round() -> None:
+    split = split_queries(400, 0)
+    promise = QueryClass(epsilon=0.05, delta=0.1)
+
+    def certified(*risks: float) -> list[str]:
+        """The first three are a family, the other two stand alone and were the search's pick."""
+        tables = Drawn([0.0, 0.01, 0.2, 0.0, 0.01], 400, 0)
+        tables.families = lambda: [[each.rule for each in tables.settings[1:4]]]
+        for place, risk in enumerate(risks, 1):
+            lost = np.isin(np.arange(400), split.calibrate[: round(risk * len(split.calibrate))])
+            tables._all.differed[place] = lost
+        found = certify(cast(OutcomeTables, tables), split, tables.settings, promise)
+        return [each.setting.rule.removeprefix("fixed:") for each in found.certified[1:]]
+
+    assert sorted(certified(0, 0, 0, 0, 0)) == ["1", "2", "3", "4", "5"]
+    assert sorted(certified(0, 0, 0, 0.2, 0)) == ["1", "2", "3"]  # the other two are one sequence
+    assert sorted(certified(0.2, 0, 0, 0, 0)) == ["4", "5"]
+    # 5 of 200 lost: p = 0.06 passes at all of delta, and with the ladder's part of it no more.
+    assert sorted(certified(0, 0.025, 0.025, 0, 0)) == ["1", "4", "5"]
 
 
 def test_too_few_queries_certify_the_full_budget_only() -> None:
