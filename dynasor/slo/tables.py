@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -89,8 +90,8 @@ class OutcomeTables:
         """Outcomes of settings, in their order, on some of the queries."""
         return stack(
             [
-                self._table(each.samples, each.wave).at([self._rules[each.rule]], queries)
-                for each in settings
+                self._table(*size).at([self._rules[each.rule] for each in group], queries)
+                for size, group in groupby(settings, lambda each: (each.samples, each.wave))
             ]
         )
 
