@@ -103,3 +103,12 @@ def test_a_line_has_a_largest_length(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.write_text(GOOD)
     with pytest.raises(DataError, match="longer than 30 bytes"):
         list(read_traces(path))
+
+
+def test_a_broken_gzip_stream_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl.gz"
+    packed = bytearray(gzip.compress(GOOD.encode() * 2000))
+    packed[40:60] = b"\xff" * 20
+    path.write_bytes(packed)
+    with pytest.raises(DataError, match=r"broken\.jsonl\.gz: .*gzip stream is broken after line"):
+        list(read_traces(path))

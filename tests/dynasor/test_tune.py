@@ -331,6 +331,12 @@ def test_a_run_lasts_long_enough_for_a_queue_to_grow(recorded: Path) -> None:
     assert 150 < counts[1] < 250
 
 
+def test_a_calibration_that_has_no_place_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["calibrate", "--out", str(tmp_path / "none" / "engine.json")])
+    assert isinstance(result.exception, ConfigError)
+    assert "there is no folder" in str(result.exception)
+
+
 def test_capacity_grows_with_the_load(tmp_path: Path, recorded: Path) -> None:
     config = tmp_path / "promise.toml"
     config.write_text(PROMISE.format(rate=5, epsilon=0.1, p90=1.5), encoding="utf-8")
