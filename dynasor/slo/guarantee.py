@@ -73,9 +73,10 @@ def certify(
     """Test settings on the calibration part, in sequences that the search part alone has fixed.
 
     The first sequence is the ladder: the family of rules that looks best, from its safest threshold to
-    its boldest, at all waves that the search found promising. The second one has what else the search
-    found. Each is tested at its part of delta up to the first that fails. Since the calibration part had
-    no say in the order, all that passed keep the promise at once.
+    its boldest, at all waves that the search found promising. The second one has what the search found,
+    settings of that family too; one that passes in either is certified. Each is tested at its part of
+    delta up to the first that fails. Since the calibration part had no say in the order, all that passed
+    keep the promise at once.
 
     Args:
         tables: outcomes of the class.
@@ -86,10 +87,10 @@ def certify(
     assert promise.epsilon is not None, "checked before the search"
     full = [each for each in dict.fromkeys(settings) if tables.is_full(each)]
     first = ladder(tables, split, settings, promise)
-    others = [each for each in dict.fromkeys(settings) if each not in {*first, *full}]
+    others = [each for each in dict.fromkeys(settings) if each not in full]
     others = _safest_first(tables, split, others, promise)[: MOST_SETTINGS - len(full) - len(first)]
     passed = {*full, *_passed(tables, split, first, others, promise)}
-    order = [*full, *_safest_first(tables, split, [*first, *others], promise)]
+    order = [*full, *_safest_first(tables, split, list(dict.fromkeys([*first, *others])), promise)]
     outcomes = tables.of(order, split.calibrate)
     tested = tuple(
         Tested(
