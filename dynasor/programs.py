@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import ceil
 
 from algorithms.beam_search import BeamSearch
 from algorithms.best_of_n import BestOfN
@@ -189,14 +190,28 @@ def steps_of(config: Config) -> Steps:
     return Steps(delimiter=delimiter, tokens=search.step_tokens, depth=search.depth)
 
 
-def _beam_search(given: Ingredients, *, diverse: bool = False) -> Program:
+def width_of(config: Config) -> int:
+    """Finished answers of one tree: one node's children for DVTS, else half of the budget if not set."""
+    algorithm = config.algorithm
+    search, samples = algorithm.search, algorithm.samples
+    if algorithm.name == "dvts":
+        return min(search.children, samples)
+    if search.width is not None:
+        return search.width
+    half = ceil(samples / 2)
+    if algorithm.name == "rebase":
+        return half
+    return min(ceil(half / search.children) * search.children, samples)
+
+
+def _beam_search(given: Ingredients) -> Program:
     algorithm = given.config.algorithm
     return BeamSearch(
         given.task,
         leaves=algorithm.samples,
+        width=width_of(given.config),
         children=algorithm.search.children,
         steps=steps_of(given.config),
-        diverse=diverse,
     )
 
 
@@ -204,6 +219,7 @@ def _rebase(given: Ingredients) -> Program:
     return Rebase(
         given.task,
         leaves=given.config.algorithm.samples,
+        width=width_of(given.config),
         steps=steps_of(given.config),
         temperature=given.config.algorithm.search.temperature,
     )
@@ -236,8 +252,28 @@ def _with(config: Config, section: str, **values: int) -> Config:
     return config.model_copy(update={"algorithm": algorithm.model_copy(update={section: changed})})
 
 
-def _search(build: Callable[[Ingredients], Program], wave: Callable[[Config], int]) -> Algorithm:
-    return Algorithm(build, rule=_reward_rule, wave=wave, scored=True)
+def _one_tree(config: Config) -> Config:
+    """The whole budget for one tree."""
+    return _with(config, "search", width=config.algorithm.samples)
+
+
+def _side_by_side(config: Config) -> Config:
+    """All trees at once, since nothing will be saved by waiting."""
+    allocator = config.allocator.model_copy(update={"wave": config.algorithm.samples})
+    return config.model_copy(update={"allocator": allocator})
+
+
+def _level_search(
+    build: Callable[[Ingredients], Program], plain: Callable[[Config], Config]
+) -> Algorithm:
+    """A search whose wave is a whole level of a tree at least."""
+    return Algorithm(
+        build,
+        rule=_reward_rule,
+        plain=plain,
+        wave=lambda config: max(config.allocator.wave, width_of(config)),
+        scored=True,
+    )
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -250,11 +286,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     "best-of-n": Algorithm(
         _best_of_n, rule=_reward_rule, scored=True, fills=True, whole_samples=True
     ),
-    # A whole level at once.
-    "beam-search": _search(_beam_search, _samples),
-    "dvts": _search(lambda given: _beam_search(given, diverse=True), _samples),
-    "rebase": _search(_rebase, _samples),
-    "mcts": _search(_mcts, lambda config: config.allocator.wave),
+    "beam-search": _level_search(_beam_search, _one_tree),
+    "dvts": _level_search(_beam_search, _side_by_side),
+    "rebase": _level_search(_rebase, _one_tree),
+    "mcts": Algorithm(_mcts, rule=_reward_rule, scored=True),
     "dynasor-cot": Algorithm(
         _dynasor_cot,
         rule=lambda config: f"stable:{probing_of(config).window}",

@@ -117,7 +117,7 @@ async def test_settings_of_the_body_go_before_the_servers_and_leave_the_others()
     async with running(engine, config=config) as server:
         client = server.openai()
         await client.chat.completions.create(
-            **asked("beam-search", search={"children": 2}, budget={"samples": 6})
+            **asked("beam-search", search={"children": 2, "width": 6}, budget={"samples": 6})
         )
         steps = [request for request in engine.requests if request.kind == "step"]
         assert len([request for request in steps if not request.prefix]) == 6
@@ -178,6 +178,8 @@ async def test_models_are_those_that_the_server_can_serve():
     [
         ("beam-search", {"search": {"children": 0}}, "search.children"),
         ("beam-search", {"search": {"children": 17}}, "search.children"),
+        ("beam-search", {"search": {"children": 4, "width": 2}}, "search.width"),
+        ("rebase", {"search": {"width": 20}}, "search.width"),
         ("dvts", {"budget": {"samples": 2}}, "search.children"),
         ("mcts", {"search": {"step_tokens": 30000}}, "search.step_tokens"),
         ("mcts", {"search": {"depth": 1000, "delimiter": "x"}}, "search.depth"),
