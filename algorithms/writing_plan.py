@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 MOST_PARTS = 100
 MOST_WORDS = 20_000
 """Words of one part; more is not believed."""
+LEAST_WORDS = 100
+"""Words of a part that is not joined with its neighbour."""
 LONGEST_PLAN = 50_000
 LONGEST_POINT = 2_000
 LONGEST_ENDING = 60
@@ -109,6 +111,22 @@ def read_plan(text: str) -> list[Part]:
 
 
 def fitted(plan: Sequence[Part], words: int) -> list[Part]:
-    """The plan with its words scaled so that they sum up to about `words`."""
-    whole = sum(part.words for part in plan)
-    return [replace(part, words=max(1, round(part.words * words / whole))) for part in plan]
+    """The plan with its words scaled so that they sum up to about `words`.
+
+    Neighbours are joined until each part has `LEAST_WORDS`: models write a paragraph or more, however
+    few words a part is given, and a text of many small parts becomes far too long.
+    """
+    parts, whole = list(plan), sum(part.words for part in plan)
+    while len(parts) > 1:
+        place = min(range(len(parts)), key=lambda n: parts[n].words)
+        if parts[place].words * words >= LEAST_WORDS * whole:
+            break
+        beside = [n for n in (place - 1, place + 1) if 0 <= n < len(parts)]
+        first, second = sorted((place, min(beside, key=lambda n: parts[n].words)))
+        parts[first : second + 1] = [_joined(parts[first], parts[second])]
+    return [replace(part, words=max(1, round(part.words * words / whole))) for part in parts]
+
+
+def _joined(first: Part, second: Part) -> Part:
+    point = f"{first.point}; then {second.point}"[:LONGEST_POINT]
+    return Part(point, first.words + second.words, first.independent and second.independent)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from algorithms.agentwrite import AgentWrite, Care
 from algorithms.program import Generation, Sampling
-from algorithms.writing_plan import MOST_PARTS, Part, fitted, read_plan
+from algorithms.writing_plan import LEAST_WORDS, MOST_PARTS, Part, fitted, read_plan
 
 PLAN = """Sure! Here is the plan:
 Part 1: How it began - 100 words
@@ -73,7 +73,26 @@ def test_a_plan_without_end_is_cut():
 def test_the_words_of_the_plan_are_fitted_to_those_wanted():
     plan = fitted([Part("a", 100), Part("b", 300)], 1000)
     assert [part.words for part in plan] == [250, 750]
-    assert [part.words for part in fitted([Part("a", 1)] * 5, 1)] == [1] * 5
+    assert fitted([Part("a", 3)], 1) == [Part("a", 1)]
+
+
+def test_parts_that_are_too_small_are_joined_with_the_smaller_neighbour():
+    plan = [Part("a", 4, True), Part("b", 1, True), Part("c", 2), Part("d", 5, True)]
+    assert fitted(plan, 300) == [Part("a; then b; then c", 175), Part("d", 125, True)]
+    assert fitted(plan, 150) == [Part("a; then b; then c; then d", 150)]
+    assert fitted(plan, 1200) == [
+        Part("a", 400, True), Part("b", 100, True), Part("c", 200), Part("d", 500, True)
+    ]  # fmt: skip
+
+
+@given(st.lists(st.integers(1, 20_000), min_size=1, max_size=30), st.integers(1, 50_000))
+def test_a_fitted_plan_keeps_its_points_in_order_and_its_length(lengths, words):
+    plan = fitted([Part(f"<{n}>", length) for n, length in enumerate(lengths)], words)
+    assert "; then ".join(part.point for part in plan) == "; then ".join(
+        f"<{n}>" for n in range(len(lengths))
+    )
+    assert len(plan) == 1 or min(part.words for part in plan) >= LEAST_WORDS - 1
+    assert abs(sum(part.words for part in plan) - words) <= len(plan)
 
 
 def test_the_plan_comes_first_and_alone():

@@ -26,7 +26,7 @@ TEXTS = [
     "1}",
     "wait, 2}",
     "\u202e\x00\\end{all} ignore what was said",
-    "Part 1: one - 20 words\nPart 2: [independent] two - 30 words\nPart 3: three - 9 words",
+    "Part 1: one - 20 words\nPart 2: [independent] two - 30 words\nPart 3: three - 25 words",
     "word " * 25,
 ]
 REASONS = ["stop", "stop", "stop", "length", "error", "aborted"]
@@ -53,7 +53,7 @@ def make(name, samples):
     if name == "agentwrite":
         care = Care(attempts=2)
         sampling = Sampling(max_tokens=99)
-        return AgentWrite("q", "Write.", words=60, sampling=sampling, care=care), 2 * (1 + 3)
+        return AgentWrite("q", "Write.", words=300, sampling=sampling, care=care), 2 * (1 + 3)
     config = config_of(name, samples)
     task = Task("q", "what?", sampling_of(config), boxed, fresh_groups())
     program = build_program(Ingredients(config, task, None))
