@@ -196,7 +196,9 @@ def main() -> None:
     place = {name: row for row, name in enumerate(questions)}
     tokens = np.array([np.mean([s.tokens for s in rows]) for rows in questions.values()])
     searches = []
-    print("\n| search | questions | accuracy, % | tokens | n | best-of-n there, % | search less it |")
+    print(
+        "\n| search | questions | accuracy, % | tokens | n | best-of-n there, % | search less it |"
+    )
     print("|---|---|---|---|---|---|---|")
     for (program, name), lines in searched.items():
         outcomes = [row for row in lines if row["query"] in place]

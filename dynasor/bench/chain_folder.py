@@ -1,7 +1,7 @@
 """Chains with their probes on disk, so that a run can be killed at any time and go on.
 
-    run.json      what was run; the same command finds it again
-    chains.jsonl  each finished chain: its probes, what they answered and whether that was right
+run.json      what was run; the same command finds it again
+chains.jsonl  each finished chain: its probes, what they answered and whether that was right
 """
 
 from __future__ import annotations
@@ -79,13 +79,20 @@ class ChainFolder:
             self._file = open_for_lines(path / CHAINS)
         except OSError as error:
             raise RunError(f"cannot write to {path}: {error.strerror}") from error
-        for number, line in enumerate((path / CHAINS).read_bytes().splitlines(), 1):
+        try:
+            self._load()
+        except RunError:
+            self._file.close()
+            raise
+
+    def _load(self) -> None:
+        file = self.path / CHAINS
+        for number, line in enumerate(file.read_bytes().splitlines(), 1):
             try:
                 chain = Chain.read(line)
             except (ValueError, KeyError, TypeError):
                 raise RunError(
-                    f"{path / CHAINS}, line {number} is damaged; remove the line to run that "
-                    "question again"
+                    f"{file}, line {number} is damaged; remove the line to run that question again"
                 ) from None
             self.chains[chain.query] = chain
 

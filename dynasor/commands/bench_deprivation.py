@@ -178,7 +178,9 @@ def _print_saving(saving: Saving, chains: int, console: Console) -> None:
         f"{saving.accuracy_change:+.1f} points [{less:+.1f}, {more:+.1f}]"
     ]
     if saving.cached_share is not None:
-        lines.append(f"probes: {saving.cached_share:.1%} of their prompts' tokens were in the KV cache")
+        lines.append(
+            f"probes: {saving.cached_share:.1%} of their prompts' tokens were in the KV cache"
+        )
     console.print("\n".join(lines), highlight=False)
 
 

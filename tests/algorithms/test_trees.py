@@ -134,7 +134,9 @@ def test_trees_stand_side_by_side_where_there_is_room_and_do_not_wait_for_each_o
         program.receive(said(request, text))
         program.receive(scored(program.follow_ups()[0], reward))
     second = program.propose(99)
-    assert [r.prefix for r in second] == ["b\n", "b\n"], "the other tree is still at its first level"
+    assert [r.prefix for r in second] == ["b\n", "b\n"], (
+        "the other tree is still at its first level"
+    )
     end(program, second, 7)
     third = program.propose(99)
     assert [r.prefix for r in third] == ["", ""], "the last tree comes when one has ended"
