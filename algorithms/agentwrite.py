@@ -34,6 +34,9 @@ from certaindex.votes import Votes
 TOKENS_A_WORD = 2.0
 """Room for a part's words, in tokens; English needs some 1.3, other languages more."""
 PLAN_TOKENS = 2048
+WORTH_SHOWING = 0.1
+"""Share of its words from which on an attempt is shown to who writes the part again; what is shorter is
+no attempt but a refusal, and would be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ class AgentWrite:
             before = "" if alone else "\n\n".join(self.texts[:number]).strip()
             writing.prompt = writing_prompt(self._instruction, self.plan, number, before)
         prompt, wanted = writing.prompt, writing.part.words
-        if writing.text:
+        if writing.words > WORTH_SHOWING * wanted:
             prompt = again_prompt(prompt, writing.text, writing.words, wanted)
         writing.attempts += 1
         writing.running = True

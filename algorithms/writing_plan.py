@@ -57,10 +57,11 @@ def planning_prompt(instruction: str, words: int) -> str:
 def writing_prompt(instruction: str, plan: Sequence[Part], number: int, before: str) -> str:
     """The request for part `number` (from 0); `before` is the text so far, empty where not needed.
 
-    A plan of one part is no plan, and small models are at a loss when they are shown one.
+    A plan of one part is no plan: small models are at a loss when they are shown one, and refuse where
+    they are told to write nothing but the text.
     """
     if len(plan) == 1:
-        return f"{instruction}\n\nWrite about {plan[0].words} words. Write only the text."
+        return f"{instruction}\n\nWrite about {plan[0].words} words."
     listed = "\n".join(
         f"Part {n}: {part.point} - {part.words} words" for n, part in enumerate(plan, 1)
     )

@@ -146,6 +146,15 @@ def test_an_attempt_again_says_what_was_wrong():
     assert again.sampling.seed == 7, "another seed than before"
 
 
+def test_a_refusal_is_not_shown_to_who_writes_the_part_again():
+    program = planned(make(words=100), "Part 1: all - 100 words")
+    (first,) = program.propose(1)
+    program.receive(said(first, "I'm sorry, but I can't assist with that."))
+    (again,) = program.propose(1)
+    assert again.prompt == first.prompt
+    assert again.sampling.seed != first.sampling.seed
+
+
 def test_a_plan_that_cannot_be_read_is_asked_for_again_and_then_done_without():
     program = make(words=100, attempts=2)
     for text in ("I would rather not.", ""):
