@@ -24,6 +24,7 @@ from algorithms.writing_plan import (
     Part,
     again_prompt,
     fitted,
+    plain_prompt,
     planning_prompt,
     read_plan,
     writing_prompt,
@@ -36,7 +37,7 @@ TOKENS_A_WORD = 2.0
 PLAN_TOKENS = 2048
 WORTH_SHOWING = 0.1
 """Share of its words from which on an attempt is shown to who writes the part again; what is shorter is
-no attempt but a refusal, and would be repeated."""
+no attempt but a refusal, and would be repeated. Then the part is asked for in fewer words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ class AgentWrite:
         prompt, wanted = writing.prompt, writing.part.words
         if writing.words > WORTH_SHOWING * wanted:
             prompt = again_prompt(prompt, writing.text, writing.words, wanted)
+        elif writing.attempts and len(self._parts) > 1:
+            prompt = plain_prompt(self._instruction, writing.part)
         writing.attempts += 1
         writing.running = True
         return self._request(prompt, round(TOKENS_A_WORD * wanted) + 64, number)

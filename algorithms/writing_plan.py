@@ -84,13 +84,20 @@ def again_prompt(request: str, attempt: str, written: int, wanted: int) -> str:
     )
 
 
+def plain_prompt(instruction: str, part: Part) -> str:
+    """The request for a part without plan and text so far, for a model that refused these."""
+    return f"{instruction}\n\nWrite this part of it, in about {part.words} words: {part.point}"
+
+
 def read_plan(text: str) -> list[Part]:
     """The parts in what a model said; empty where there are none.
 
     A line counts if it begins with a part's number and ends with a number of words from 1 to
-    `MOST_WORDS`; other lines are left out, and so is what comes after `MOST_PARTS` parts.
+    `MOST_WORDS`; other lines are left out, and so is what comes after `MOST_PARTS` parts. Small models
+    forget the words of all parts; then each line with a part's number and a point is a part of one word,
+    which `fitted` turns into equal shares.
     """
-    parts = []
+    told, untold = [], []
     for line in text[:LONGEST_PLAN].splitlines():
         begin = _PART.match(line)
         if begin is None:
@@ -98,17 +105,15 @@ def read_plan(text: str) -> list[Part]:
         rest = line[begin.end() :]
         head, tail = rest[:-LONGEST_ENDING], rest[-LONGEST_ENDING:]
         end = _WORDS.search(tail)
-        if end is None:
-            continue
-        words = int(end[1].replace(",", ""))
-        point = head + tail[: end.start()]
+        words = 1 if end is None else int(end[1].replace(",", ""))
+        point = rest if end is None else head + tail[: end.start()]
         independent = _MARK.search(point) is not None
         point = _MARK.sub("", point).strip(" \t-*,;:(")[:LONGEST_POINT]
         if point and 1 <= words <= MOST_WORDS:
-            parts.append(Part(point, words, independent))
-        if len(parts) == MOST_PARTS:
+            (untold if end is None else told).append(Part(point, words, independent))
+        if len(told) == MOST_PARTS:
             break
-    return parts
+    return told or untold[:MOST_PARTS]
 
 
 def fitted(plan: Sequence[Part], words: int) -> list[Part]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from algorithms.agentwrite import AgentWrite, Care
 from algorithms.program import Generation, Sampling
-from algorithms.writing_plan import LEAST_WORDS, MOST_PARTS, Part, fitted, read_plan
+from algorithms.writing_plan import LEAST_WORDS, LONGEST_POINT, MOST_PARTS, Part, fitted, read_plan
 
 PLAN = """Sure! Here is the plan:
 Part 1: How it began - 100 words
@@ -46,16 +46,23 @@ def test_a_plan_is_read_line_by_line():
 @pytest.mark.parametrize(
     "line",
     [
-        "Part 1: no number of words",
         "1. A numbered line - 100 words",
         "Part 1: too long - 999999 words",
         "Part 1: nothing - 0 words",
         "Part 1 - 100 words",
+        "Part 1:",
         "The part 1 is about dogs - 100 words",
     ],
 )
 def test_other_lines_are_no_parts(line):
     assert read_plan(line) == []
+
+
+def test_a_plan_without_any_words_has_equal_shares():
+    plan = read_plan("Part 1: the sea\n- waves\n\nPart 2: the shore [independent]\n")
+    assert plan == [Part("the sea", 1), Part("the shore", 1, True)]
+    assert [part.words for part in fitted(plan, 500)] == [250, 250]
+    assert read_plan("Part 1: told - 90 words\nPart 2: not told") == [Part("told", 90)]
 
 
 @given(st.text(max_size=300))
@@ -67,7 +74,8 @@ def test_any_text_can_be_read_as_a_plan(text):
 
 def test_a_plan_without_end_is_cut():
     assert len(read_plan("Part 1: again - 5 words\n" * 9999)) == MOST_PARTS
-    assert read_plan("Part 1: " + "x" * 10**6 + " - 5 words") == []
+    (part,) = read_plan("Part 1: " + "x" * 10**6 + " - 5 words")
+    assert len(part.point) == LONGEST_POINT
 
 
 def test_the_words_of_the_plan_are_fitted_to_those_wanted():
@@ -153,6 +161,15 @@ def test_a_refusal_is_not_shown_to_who_writes_the_part_again():
     (again,) = program.propose(1)
     assert again.prompt == first.prompt
     assert again.sampling.seed != first.sampling.seed
+
+
+def test_a_part_of_several_that_was_refused_is_asked_for_in_fewer_words():
+    program = planned(make())
+    (first, _) = program.propose(9)
+    assert "The plan:" in first.prompt[0]["content"]
+    program.receive(said(first, "", "error"))
+    (again,) = program.propose(9)
+    assert again.prompt[0]["content"].endswith("in about 100 words: How it began")
 
 
 def test_a_plan_that_cannot_be_read_is_asked_for_again_and_then_done_without():
