@@ -68,7 +68,10 @@ async def write(engine: Engine, name: str, instruction: str, words: int) -> tupl
 
 async def run(options: argparse.Namespace, known: dict[tuple[Any, ...], Any], file: Path) -> None:
     """All texts that are not there yet."""
-    engine = build_engine(load_config(overrides={"engine": {"model": options.model}}).engine)
+    place: dict[str, Any] = {"model": options.model}
+    if options.base_url:
+        place |= {"kind": "openai", "base_urls": (options.base_url,)}
+    engine = build_engine(load_config(overrides={"engine": place}).engine)
     await engine.start()
 
     async def make(way: str, number: int, words: int) -> None:
@@ -156,6 +159,7 @@ def plot(rows: dict[tuple[Any, ...], Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--base-url", help="of a server that has the model")
     parser.add_argument("--words", type=int, nargs="+", default=[100, 200, 400, 800, 1600])
     parser.add_argument("--instructions", type=int, default=3, choices=[1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=Path("runs/writing"))
