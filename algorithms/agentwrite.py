@@ -93,8 +93,8 @@ class AgentWrite:
     """A plan, then its parts. There are no rival answers, so no stop rule ends it early.
 
     A plan that cannot be read is asked for again, and at last replaced by a single part. Of the
-    attempts at a part the one with the best length score is kept. A part that came to nothing in all of its
-    attempts stays empty, which certainty shows.
+    attempts at a part the one with the best length score is kept. A part that came to nothing in all
+    of its attempts stays empty, which certainty shows.
 
     Args:
         id: name of the query.
