@@ -32,6 +32,6 @@ def save_deprivation(points: Sequence[Point], rule: str, path: Path) -> None:
             xlim=(0, None),
             ylim=(0, None),
         )
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=8, loc="upper left")
         figure.savefig(path)
         plt.close(figure)
