@@ -97,7 +97,8 @@ def read_plan(text: str) -> list[Part]:
     forget the words of all parts; then each line with a part's number and a point is a part of one word,
     which `fitted` turns into equal shares.
     """
-    told, untold = [], []
+    told: list[Part] = []
+    untold: list[Part] = []
     for line in text[:LONGEST_PLAN].splitlines():
         begin = _PART.match(line)
         if begin is None:

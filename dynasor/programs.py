@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil
 
 from algorithms.beam_search import BeamSearch
 from algorithms.best_of_n import BestOfN
@@ -16,10 +15,10 @@ from algorithms.rebase import Rebase
 from algorithms.self_consistency import SelfConsistency
 from algorithms.short_m_of_k import ShortMOfK
 from algorithms.task import Task
-from algorithms.tree import Steps
 from dynasor.config import Config
 from dynasor.embedded_model.problems import PROBE_SUFFIX
 from dynasor.errors import ConfigError
+from dynasor.search_shape import one_tree, side_by_side, steps_of, width_of
 from dynasor.vote_weights import early_cut, weigher
 
 TOP_LOGPROBS = 5
@@ -183,27 +182,6 @@ def _dynasor_cot(given: Ingredients) -> Program:
     return DynasorCot(given.task, probing=probing_of(given.config))
 
 
-def steps_of(config: Config) -> Steps:
-    """How answers fall into steps."""
-    search = config.algorithm.search
-    delimiter = search.delimiter or ("\n" if config.is_embedded else "\n\n")
-    return Steps(delimiter=delimiter, tokens=search.step_tokens, depth=search.depth)
-
-
-def width_of(config: Config) -> int:
-    """Finished answers of one tree: one node's children for DVTS, else half of the budget if not set."""
-    algorithm = config.algorithm
-    search, samples = algorithm.search, algorithm.samples
-    if algorithm.name == "dvts":
-        return min(search.children, samples)
-    if search.width is not None:
-        return search.width
-    half = ceil(samples / 2)
-    if algorithm.name == "rebase":
-        return half
-    return min(ceil(half / search.children) * search.children, samples)
-
-
 def _beam_search(given: Ingredients) -> Program:
     algorithm = given.config.algorithm
     return BeamSearch(
@@ -252,17 +230,6 @@ def _with(config: Config, section: str, **values: int) -> Config:
     return config.model_copy(update={"algorithm": algorithm.model_copy(update={section: changed})})
 
 
-def _one_tree(config: Config) -> Config:
-    """The whole budget for one tree."""
-    return _with(config, "search", width=config.algorithm.samples)
-
-
-def _side_by_side(config: Config) -> Config:
-    """All trees at once, since nothing will be saved by waiting."""
-    allocator = config.allocator.model_copy(update={"wave": config.algorithm.samples})
-    return config.model_copy(update={"allocator": allocator})
-
-
 def _level_search(
     build: Callable[[Ingredients], Program], plain: Callable[[Config], Config]
 ) -> Algorithm:
@@ -286,9 +253,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "best-of-n": Algorithm(
         _best_of_n, rule=_reward_rule, scored=True, fills=True, whole_samples=True
     ),
-    "beam-search": _level_search(_beam_search, _one_tree),
-    "dvts": _level_search(_beam_search, _side_by_side),
-    "rebase": _level_search(_rebase, _one_tree),
+    "beam-search": _level_search(_beam_search, one_tree),
+    "dvts": _level_search(_beam_search, side_by_side),
+    "rebase": _level_search(_rebase, one_tree),
     "mcts": Algorithm(_mcts, rule=_reward_rule, scored=True),
     "dynasor-cot": Algorithm(
         _dynasor_cot,

@@ -15,8 +15,9 @@ from algorithms.agentwrite import TOKENS_A_WORD, Care
 from algorithms.program import Sampling
 from dynasor.config import Config
 from dynasor.program_config import CotConfig, DeepConfConfig, SearchConfig, ShortConfig
-from dynasor.programs import algorithm_of, probing_of, steps_of, width_of
+from dynasor.programs import algorithm_of, probing_of
 from dynasor.rewards.build import has_reward
+from dynasor.search_shape import steps_of, width_of
 from dynasor.server_config import ALGORITHMS, AlgorithmName
 from serving.api_errors import ApiError
 

@@ -13,6 +13,7 @@ from algorithms.program import Generation, Progress, Sampling
 from algorithms.task import Task
 from dynasor.config import load_config
 from dynasor.programs import ALGORITHMS, Ingredients, build_program, sampling_of
+from dynasor.search_shape import width_of
 from tests.algorithms.conftest import boxed, fresh_groups
 
 TEXTS = [
@@ -127,3 +128,29 @@ def test_it_ends_within_its_budget_and_the_same_events_give_the_same_decisions(
 ):
     first, second = (drive(*make(name, samples), seed, wave) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "search", "width"),
+    [
+        ("rebase", 8, {}, 4),
+        ("rebase", 5, {}, 3),
+        ("rebase", 1, {}, 1),
+        ("rebase", 8, {"width": 2}, 2),
+        ("beam-search", 8, {"children": 4}, 4),
+        ("beam-search", 16, {"children": 3}, 9),
+        ("beam-search", 4, {"children": 4}, 4),
+        ("dvts", 8, {"children": 2}, 2),
+        ("dvts", 2, {"children": 4}, 2),
+    ],
+)
+def test_a_tree_has_half_of_the_budget_and_the_full_budget_is_searched_at_once(
+    name, samples, search, width
+):
+    algorithm = {"name": name, "samples": samples, "search": search}
+    config = load_config(overrides={"algorithm": algorithm}, environment={})
+    program = ALGORITHMS[name]
+    assert width_of(config) == program.wave(config) == width, "a whole level of one tree"
+    plain = program.plain(config)
+    assert program.wave(plain) == samples
+    assert width_of(plain) == (width if name == "dvts" else samples)
