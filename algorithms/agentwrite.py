@@ -24,6 +24,7 @@ from algorithms.writing_plan import (
     Part,
     again_prompt,
     fitted,
+    plain_prompt,
     planning_prompt,
     read_plan,
     writing_prompt,
@@ -34,6 +35,10 @@ from certaindex.votes import Votes
 TOKENS_A_WORD = 2.0
 """Room for a part's words, in tokens; English needs some 1.3, other languages more."""
 PLAN_TOKENS = 2048
+"""Longest plan; a short text's has room for 256 and one for each of its words."""
+WORTH_SHOWING = 0.1
+"""Share of its words from which on an attempt is shown to who writes the part again; what is shorter is
+no attempt but a refusal, and would be repeated. Then the part is asked for in fewer words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +82,19 @@ class _Writing:
         """Distance from its budget, as a share of it."""
         return abs(self.words - self.part.words) / self.part.words
 
+    @property
+    def fit(self) -> tuple[float, float]:
+        """How well it keeps to its budget, more is better: S_l, which forgives what is a bit too long
+        sooner than a refusal of few words."""
+        return length_score(self.part.words, self.words), -self.off
+
 
 class AgentWrite:
     """A plan, then its parts. There are no rival answers, so no stop rule ends it early.
 
     A plan that cannot be read is asked for again, and at last replaced by a single part. Of the
-    attempts at a part the one nearest to its words is kept. A part that came to nothing in all of its
-    attempts stays empty, which certainty shows.
+    attempts at a part the one with the best length score is kept. A part that came to nothing in all
+    of its attempts stays empty, which certainty shows.
 
     Args:
         id: name of the query.
@@ -133,7 +144,8 @@ class AgentWrite:
                 return []
             self._planning = True
             self._plans += 1
-            return [self._request(planning_prompt(self._instruction, self._words), PLAN_TOKENS)]
+            room = min(PLAN_TOKENS, 256 + self._words)
+            return [self._request(planning_prompt(self._instruction, self._words), room)]
         return [self._write(number) for number in self._ready()[:n]]
 
     def _ready(self) -> list[int]:
@@ -154,8 +166,10 @@ class AgentWrite:
             before = "" if alone else "\n\n".join(self.texts[:number]).strip()
             writing.prompt = writing_prompt(self._instruction, self.plan, number, before)
         prompt, wanted = writing.prompt, writing.part.words
-        if writing.text:
+        if writing.words > WORTH_SHOWING * wanted:
             prompt = again_prompt(prompt, writing.text, writing.words, wanted)
+        elif writing.attempts and len(self._parts) > 1:
+            prompt = plain_prompt(self._instruction, writing.part)
         writing.attempts += 1
         writing.running = True
         return self._request(prompt, round(TOKENS_A_WORD * wanted) + 64, number)
@@ -200,7 +214,7 @@ class AgentWrite:
     def _take_part(self, writing: _Writing, text: str) -> None:
         writing.running = False
         attempt = replace(writing, text=text)
-        if text and (not writing.text or attempt.off < writing.off):
+        if text and (not writing.text or attempt.fit > writing.fit):
             writing.text = text
         fits = bool(writing.text) and writing.off <= self._care.tolerance
         writing.done = fits or writing.attempts >= self._care.attempts

@@ -70,11 +70,14 @@ class Probing:
 
 
 class Probe(NamedTuple):
-    """A probe that has come back: tokens of the chain before it, its own, and what it answered."""
+    """A probe that has come back: tokens of the chain before it, its own, and what it answered; and the
+    tokens of its prompt (all of the text so far), and how many of these the engine had in its cache."""
 
     chain_tokens: int
     tokens: int
     answer: str | None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class DynasorCot:
@@ -112,6 +115,8 @@ class DynasorCot:
         self._cut: list[str] = []
         self._final: tuple[str, str] | None = None  # answer and text
         self._last: tuple[str, str] | None = None  # of the last probe that gave one
+        self.probe_tokens = 0
+        """Output tokens of all probes so far, those that came too late included."""
 
     @property
     def id(self) -> str:
@@ -179,6 +184,7 @@ class DynasorCot:
     def _probe_ended(self, event: Generation) -> None:
         """Count the probes in the order of the chain, however they end."""
         index, _ = self._asked.pop(event.request)
+        self.probe_tokens += event.tokens
         if self._ended:
             return  # the chain has answered itself
         self._answers[index] = event
@@ -190,7 +196,9 @@ class DynasorCot:
             self._last = self._last if answer is None else (answer, text)
             before = self._probes[-1].chain_tokens if self._probes else 0
             chain = before + self._costs[self._counted]
-            self._probes.append(Probe(chain, done.tokens, answer))
+            self._probes.append(
+                Probe(chain, done.tokens, answer, done.prompt_tokens, done.cached_tokens)
+            )
             self._counted += 1
 
     def _read(self, probe: Generation) -> str | None:

@@ -60,6 +60,7 @@ class Mcts(TreeSearch):
         self._children = children
         self._exploration = exploration
         self._rollouts = rollouts
+        self.root = Node()
         self._tallies: dict[Node, Tally] = {self.root: Tally()}
 
     @property

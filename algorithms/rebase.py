@@ -15,11 +15,11 @@ from algorithms.tree import Node, Steps
 
 
 class Rebase(LevelSearch):
-    """`leaves` chains at once; at each level those not ended are shared out by reward.
+    """`width` chains at once; at each level those not ended are shared out by reward.
 
     Args:
         temperature: of the softmax; near 0 the best node gets all, at a large one all get the same.
-        task, leaves, steps: see `TreeSearch`.
+        task, leaves, width, steps: see `LevelSearch`.
     """
 
     def __init__(
@@ -27,13 +27,14 @@ class Rebase(LevelSearch):
         task: Task,
         *,
         leaves: int,
+        width: int,
         steps: Steps,
         temperature: float = 0.1,
     ) -> None:
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, not {temperature}")
         self._temperature = temperature
-        super().__init__(task, leaves=leaves, steps=steps)
+        super().__init__(task, leaves=leaves, width=width, steps=steps)
 
     def _allot(self, level: list[Node], slots: int) -> Iterable[tuple[Node, int]]:
         rewards = [node.reward or 0.0 for node in level]

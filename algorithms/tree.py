@@ -57,7 +57,7 @@ class Node:
         parent: the node before the last step, None for the root.
         reward: 0 to 1; None until it is scored.
         ended: whether the model has ended its answer here.
-        branch: which of the independent trees it belongs to, for searches that have several.
+        tree: number of the tree that it belongs to, for searches that have several.
         children: nodes that go on from here.
         running: steps from here that run or wait for their reward.
     """
@@ -68,7 +68,7 @@ class Node:
     parent: Node | None = None
     reward: float | None = None
     ended: bool = False
-    branch: int = 0
+    tree: int = 0
     children: list[Node] = field(default_factory=list)
     running: int = 0
 
@@ -102,7 +102,6 @@ class TreeSearch(ABC):
         self._growing: dict[str, Node] = {}  # running step -> the node that it goes on from
         self._scoring: dict[str, Node] = {}  # running score -> the new node
         self._to_score: list[Request] = []
-        self.root = Node()
 
     @property
     def id(self) -> str:
@@ -181,7 +180,7 @@ class TreeSearch(ABC):
             depth=parent.depth + 1,
             tokens=parent.tokens + event.tokens,
             parent=parent,
-            branch=parent.branch,
+            tree=parent.tree,
             ended=self._has_ended(event),
         )
         request = Request(

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 MOST_PARTS = 100
 MOST_WORDS = 20_000
 """Words of one part; more is not believed."""
+LEAST_WORDS = 100
+"""Words of a part that is not joined with its neighbour."""
 LONGEST_PLAN = 50_000
 LONGEST_POINT = 2_000
 LONGEST_ENDING = 60
@@ -55,10 +57,11 @@ def planning_prompt(instruction: str, words: int) -> str:
 def writing_prompt(instruction: str, plan: Sequence[Part], number: int, before: str) -> str:
     """The request for part `number` (from 0); `before` is the text so far, empty where not needed.
 
-    A plan of one part is no plan, and small models are at a loss when they are shown one.
+    A plan of one part is no plan: small models are at a loss when they are shown one, and refuse where
+    they are told to write nothing but the text.
     """
     if len(plan) == 1:
-        return f"{instruction}\n\nWrite about {plan[0].words} words. Write only the text."
+        return f"{instruction}\n\nWrite about {plan[0].words} words."
     listed = "\n".join(
         f"Part {n}: {part.point} - {part.words} words" for n, part in enumerate(plan, 1)
     )
@@ -81,13 +84,21 @@ def again_prompt(request: str, attempt: str, written: int, wanted: int) -> str:
     )
 
 
+def plain_prompt(instruction: str, part: Part) -> str:
+    """The request for a part without plan and text so far, for a model that refused these."""
+    return f"{instruction}\n\nWrite this part of it, in about {part.words} words: {part.point}"
+
+
 def read_plan(text: str) -> list[Part]:
     """The parts in what a model said; empty where there are none.
 
     A line counts if it begins with a part's number and ends with a number of words from 1 to
-    `MOST_WORDS`; other lines are left out, and so is what comes after `MOST_PARTS` parts.
+    `MOST_WORDS`; other lines are left out, and so is what comes after `MOST_PARTS` parts. Small models
+    forget the words of all parts; then each line with a part's number and a point is a part of one word,
+    which `fitted` turns into equal shares.
     """
-    parts = []
+    told: list[Part] = []
+    untold: list[Part] = []
     for line in text[:LONGEST_PLAN].splitlines():
         begin = _PART.match(line)
         if begin is None:
@@ -95,20 +106,34 @@ def read_plan(text: str) -> list[Part]:
         rest = line[begin.end() :]
         head, tail = rest[:-LONGEST_ENDING], rest[-LONGEST_ENDING:]
         end = _WORDS.search(tail)
-        if end is None:
-            continue
-        words = int(end[1].replace(",", ""))
-        point = head + tail[: end.start()]
+        words = 1 if end is None else int(end[1].replace(",", ""))
+        point = rest if end is None else head + tail[: end.start()]
         independent = _MARK.search(point) is not None
         point = _MARK.sub("", point).strip(" \t-*,;:(")[:LONGEST_POINT]
         if point and 1 <= words <= MOST_WORDS:
-            parts.append(Part(point, words, independent))
-        if len(parts) == MOST_PARTS:
+            (untold if end is None else told).append(Part(point, words, independent))
+        if len(told) == MOST_PARTS:
             break
-    return parts
+    return told or untold[:MOST_PARTS]
 
 
 def fitted(plan: Sequence[Part], words: int) -> list[Part]:
-    """The plan with its words scaled so that they sum up to about `words`."""
-    whole = sum(part.words for part in plan)
-    return [replace(part, words=max(1, round(part.words * words / whole))) for part in plan]
+    """The plan with its words scaled so that they sum up to about `words`.
+
+    Neighbours are joined until each part has `LEAST_WORDS`: models write a paragraph or more, however
+    few words a part is given, and a text of many small parts becomes far too long.
+    """
+    parts, whole = list(plan), sum(part.words for part in plan)
+    while len(parts) > 1:
+        place = min(range(len(parts)), key=lambda n: parts[n].words)
+        if parts[place].words * words >= LEAST_WORDS * whole:
+            break
+        beside = [n for n in (place - 1, place + 1) if 0 <= n < len(parts)]
+        first, second = sorted((place, min(beside, key=lambda n: parts[n].words)))
+        parts[first : second + 1] = [_joined(parts[first], parts[second])]
+    return [replace(part, words=max(1, round(part.words * words / whole))) for part in parts]
+
+
+def _joined(first: Part, second: Part) -> Part:
+    point = f"{first.point}; then {second.point}"[:LONGEST_POINT]
+    return Part(point, first.words + second.words, first.independent and second.independent)

@@ -51,15 +51,24 @@ def settings_of(name: str, samples: int) -> Config:
     """The configuration of one row."""
     program = name.removesuffix("-online").removesuffix("-mild")
     algorithm = {"name": program, "samples": samples, "seed": 1, "max_tokens": 480}
-    return load_config(overrides={"algorithm": algorithm | SYSTEMS[name]}, environment={})
+    algorithm |= SYSTEMS[name]
+    if "children" in algorithm.get("search", {}):
+        algorithm["search"] = {"children": min(algorithm["search"]["children"], samples)}
+    return load_config(overrides={"algorithm": algorithm}, environment={})
 
 
 async def run_one(
-    name: str, config: Config, suite: Suite, engine: Engine, out: Path, console: Console
+    name: str,
+    config: Config,
+    suite: Suite,
+    engine: Engine,
+    options: argparse.Namespace,
+    console: Console,
 ) -> list[dict[str, Any]]:
-    """Both systems of one program."""
-    rows, summaries = [], []
-    for system in systems_of(config, [rule_of(config)], baseline=True):
+    """Both systems of one program, or the full budget alone."""
+    rows, summaries, out = [], [], options.out
+    rules = [rule_of(config)] if options.certaindex else []
+    for system in systems_of(config, rules, baseline=True):
         model = engine.capacity().model
         with folder_of(out / name, config, suite, system, model, fresh=False) as folder:
             done = len(folder.outcomes)
@@ -96,7 +105,7 @@ async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
                     rewards = build_reward(config)
                     await rewards.start()
                 serving = RewardedEngine(engine, rewards)
-            results += await run_one(name, config, suite, serving, options.out, console)
+            results += await run_one(name, config, suite, serving, options, console)
     finally:
         await engine.close()
         if rewards is not None:
@@ -110,6 +119,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--programs", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument(
+        "--no-certaindex", action="store_false", dest="certaindex", help="the full budget alone"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/programs"))
     options = parser.parse_args()
     results = asyncio.run(run(options))

@@ -3,7 +3,7 @@
     python benchmarks/tree_against_best_of_n.py runs/embedded/full/samples.jsonl runs/programs
 
 The first argument is a trace of the embedded model with 16 samples a question, which are scored here;
-the second the folder of `benchmarks/programs.py`. For each budget n: votes by majority, weighed by
+the others are folders of `benchmarks/programs.py`. For each budget n: votes by majority, weighed by
 reward, and the best one, over random draws of n of the samples. Then each search that was run, against
 best-of-N (weighed) with as many tokens on the same questions, between two whole n by interpolation.
 Also counted: the questions on which the reward prefers a wrong sample to a right one.
@@ -18,10 +18,12 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 
+from dynasor.bench.plots import COLOURS, STYLE  # which chooses a backend without a screen
 from dynasor.embedded_model import reward_path
 from dynasor.embedded_model.evaluate_reward import score_all
 from dynasor.intervals import bootstrap
@@ -29,6 +31,15 @@ from dynasor.traces import read_traces
 
 MOST = 16
 PROGRAMS = ("beam-search", "dvts", "rebase", "mcts")
+
+
+class Search(NamedTuple):
+    """A search that was run: tokens a question, and whether it was right on each, (questions,)."""
+
+    program: str
+    name: str
+    tokens: float
+    right: np.ndarray
 
 
 class Scored(NamedTuple):
@@ -123,18 +134,59 @@ def print_ceiling(questions: Mapping[str, Sequence[Scored]]) -> None:
     )
 
 
+def save_picture(
+    curves: Mapping[str, np.ndarray], tokens: float, searches: Sequence[Search], path: Path
+) -> None:
+    """Accuracy against tokens: best-of-N as lines, searches as marks with their intervals."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7, 4.6), constrained_layout=True)
+        spent = tokens * np.arange(1, MOST + 1)
+        for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+            axes.plot(spent, 100 * curve.mean(axis=0), color=colour, label=f"{name} of N samples")
+        for number, program in enumerate(sorted({search.program for search in searches})):
+            runs = [search for search in searches if search.program == program]
+            colour = COLOURS[len(curves) + number]
+            at = [search.tokens for search in runs]
+            means = np.array([100 * search.right.mean() for search in runs])
+            ends = 100 * np.array([bootstrap(search.right) for search in runs]).T
+            bars = np.abs(ends - means)
+            axes.errorbar(
+                at, means, yerr=bars, fmt="o", ms=5, elinewidth=0.8, color=colour, label=program
+            )
+        axes.set(
+            xscale="log",
+            xlabel="output tokens a question",
+            ylabel="right answers, %",
+            title="Tree searches against best-of-N at equal tokens",
+        )
+        axes.set_xticks(spent[[0, 1, 3, 7, 15]], [f"{x:.0f}" for x in spent[[0, 1, 3, 7, 15]]])
+        axes.set_xticks([], minor=True)
+        axes.legend(fontsize=8, loc="lower right")
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def outcomes_of(folders: Sequence[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The outcomes of each search that was run, by its program and its name."""
+    return {
+        (program, f"{program}, {folder.name} {file.parent.name}"): [
+            json.loads(line) for line in file.open("rb")
+        ]
+        for folder in folders
+        for program in PROGRAMS
+        for file in sorted((folder / program).glob("*/outcomes.jsonl"))
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trace", type=Path)
-    parser.add_argument("runs", type=Path, help="--out of benchmarks/programs.py")
+    parser.add_argument("runs", type=Path, nargs="+", help="--out of benchmarks/programs.py")
     parser.add_argument("--model", type=Path, default=reward_path())
     parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--picture", type=Path, help="file for the picture")
     options = parser.parse_args()
-    searched = {
-        f"{program}, {file.parent.name}": [json.loads(line) for line in file.open("rb")]
-        for program in PROGRAMS
-        for file in sorted((options.runs / program).glob("*/outcomes.jsonl"))
-    }
+    searched = outcomes_of(options.runs)
     asked = {row["query"] for rows in searched.values() for row in rows}
     questions = scored(options.trace, options.model, asked)
     rules = {"majority": majority, "weighed": weighted, "best": best}
@@ -143,9 +195,12 @@ def main() -> None:
     print_ceiling(questions)
     place = {name: row for row, name in enumerate(questions)}
     tokens = np.array([np.mean([s.tokens for s in rows]) for rows in questions.values()])
-    print("\n| search | accuracy, % | tokens | n | best-of-n there, % | search less best-of-n |")
-    print("|---|---|---|---|---|---|")
-    for search, lines in searched.items():
+    searches = []
+    print(
+        "\n| search | questions | accuracy, % | tokens | n | best-of-n there, % | search less it |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for (program, name), lines in searched.items():
         outcomes = [row for row in lines if row["query"] in place]
         rows = [place[outcome["query"]] for outcome in outcomes]
         right = np.array([float(outcome["correct"]) for outcome in outcomes])
@@ -154,9 +209,12 @@ def main() -> None:
         rival = np.array([np.interp(n, range(1, MOST + 1), curves["weighed"][r]) for r in rows])
         less = right - rival
         print(
-            f"| {search} | {100 * right.mean():.1f} | {spent:,.0f} | {n:.1f} "
+            f"| {name} | {len(rows)} | {100 * right.mean():.1f} | {spent:,.0f} | {n:.1f} "
             f"| {100 * rival.mean():.1f} | {100 * less.mean():+.1f} {interval(less)} |"
         )
+        searches.append(Search(program, name, spent, right))
+    if options.picture is not None:
+        save_picture(curves, float(tokens.mean()), searches, options.picture)
 
 
 if __name__ == "__main__":

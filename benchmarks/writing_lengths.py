@@ -17,22 +17,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from algorithms.agentwrite import TOKENS_A_WORD, AgentWrite, Care
 from algorithms.program import Generation, Request, Sampling
 from certaindex.length import count_words, length_score
 from certaindex.rules.never import Never
 from dynasor.allocator import PerQuery
+from dynasor.bench.plots import STYLE  # which chooses a backend without a screen
 from dynasor.config import load_config
 from dynasor.engines.base import Engine
 from dynasor.engines.build import build_engine
 from dynasor.intervals import bootstrap
 from dynasor.runtime import Runtime
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 INSTRUCTIONS = (
     "Write a guide to growing tomatoes on a balcony.",
@@ -69,7 +68,10 @@ async def write(engine: Engine, name: str, instruction: str, words: int) -> tupl
 
 async def run(options: argparse.Namespace, known: dict[tuple[Any, ...], Any], file: Path) -> None:
     """All texts that are not there yet."""
-    engine = build_engine(load_config(overrides={"engine": {"model": options.model}}).engine)
+    place: dict[str, Any] = {"model": options.model}
+    if options.base_url:
+        place |= {"kind": "openai", "base_urls": (options.base_url,)}
+    engine = build_engine(load_config(overrides={"engine": place}).engine)
     await engine.start()
 
     async def make(way: str, number: int, words: int) -> None:
@@ -121,26 +123,43 @@ def print_table(rows: dict[tuple[Any, ...], Any], options: argparse.Namespace) -
 
 
 def plot(rows: dict[tuple[Any, ...], Any], path: Path) -> None:
-    """Delivered against requested words, with the diagonal."""
-    figure, axes = plt.subplots(figsize=(6, 5), constrained_layout=True)
+    """Delivered against requested words: each text, the medians, and the diagonal."""
     asked = sorted({words for _, _, words in rows})
-    axes.plot(
-        [asked[0] / 1.5, asked[-1] * 1.5], [asked[0] / 1.5, asked[-1] * 1.5], color="grey", lw=1
-    )
-    for way, shift in ((ONCE, 0.96), (AGENT, 1.04)):
-        points = [(w * shift, max(1, row["delivered"])) for (is_way, _, w), row in rows.items()
-                  if is_way == way]  # fmt: skip
-        axes.scatter(*zip(*points, strict=True), label=way, color=COLOURS[way], s=28, alpha=0.8)
-    axes.set(xscale="log", yscale="log", xlabel="words asked for", ylabel="words delivered")
-    axes.set_xticks(asked, [str(words) for words in asked], minor=False)
-    axes.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    ends = np.array([asked[0] / 1.4, asked[-1] * 1.4])
+    least = ends[0] / 4  # what is shorter is shown there, by a triangle
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 5.4), constrained_layout=True)
+        axes.plot(ends, ends, "--", color="grey", lw=1, label="as long as asked for")
+        for way, shift in ((ONCE, 0.96), (AGENT, 1.04)):
+            points = sorted((w, row["delivered"]) for (is_way, _, w), row in rows.items()
+                            if is_way == way)  # fmt: skip
+            wanted, delivered = np.array(points, dtype=float).T
+            short, colour = delivered < least, COLOURS[way]
+            for mark, these in (("o", ~short), ("v", short)):
+                axes.scatter(
+                    wanted[these] * shift, delivered[these].clip(least), marker=mark,
+                    color=colour, s=26, alpha=0.55, linewidths=0,
+                )  # fmt: skip
+            places = sorted(set(wanted))
+            medians = [max(least, float(np.median(delivered[wanted == w]))) for w in places]
+            axes.plot(np.array(places) * shift, medians, color=colour, label=f"{way}, median")
+        axes.set(
+            xscale="log", yscale="log", xlabel="words asked for", ylabel="words delivered",
+            title="Words delivered against words asked for",
+        )  # fmt: skip
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(FixedLocator(asked))
+            axis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+            axis.set_minor_locator(NullLocator())
+        axes.legend(loc="upper left", fontsize=9)
+        figure.savefig(path)
+        plt.close(figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--base-url", help="of a server that has the model")
     parser.add_argument("--words", type=int, nargs="+", default=[100, 200, 400, 800, 1600])
     parser.add_argument("--instructions", type=int, default=3, choices=[1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=Path("runs/writing"))

@@ -90,6 +90,12 @@ class EngineConfig(Section):
     )
 
 
+INSTEAD = {
+    "chat": "a plain answer is self-consistency with samples = 1",
+    "agentwrite": "it writes long texts, which have no right answer; see `dynasor write`",
+}
+
+
 class AlgorithmConfig(Section):
     """`[algorithm]`: how a question is thought about."""
 
@@ -134,6 +140,14 @@ class AlgorithmConfig(Section):
     cot: CotConfig = CotConfig()
     deepconf: DeepConfConfig = DeepConfConfig()
     short: ShortConfig = ShortConfig()
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _votes_on_answers(cls, value: Any) -> Any:
+        """The two programs that have no answers to compare are to be had elsewhere."""
+        if isinstance(value, str) and value in INSTEAD:
+            raise ValueError(INSTEAD[value])
+        return value
 
     @field_validator("extractor")
     @classmethod

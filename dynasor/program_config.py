@@ -33,6 +33,13 @@ class SearchConfig(Section):
     """`[algorithm.search]`: beam search, DVTS, REBASE, MCTS; `samples` are finished answers."""
 
     children: int = Field(4, ge=1, le=64, description="steps tried from one node (not for rebase)")
+    width: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="finished answers of one tree of beam-search or rebase; further trees are begun "
+        "while it is not certain; half of `samples` if not set",
+    )
     delimiter: str | None = Field(
         None,
         min_length=1,

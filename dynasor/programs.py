@@ -15,10 +15,10 @@ from algorithms.rebase import Rebase
 from algorithms.self_consistency import SelfConsistency
 from algorithms.short_m_of_k import ShortMOfK
 from algorithms.task import Task
-from algorithms.tree import Steps
 from dynasor.config import Config
 from dynasor.embedded_model.problems import PROBE_SUFFIX
 from dynasor.errors import ConfigError
+from dynasor.search_shape import one_tree, side_by_side, steps_of, width_of
 from dynasor.vote_weights import early_cut, weigher
 
 TOP_LOGPROBS = 5
@@ -182,21 +182,14 @@ def _dynasor_cot(given: Ingredients) -> Program:
     return DynasorCot(given.task, probing=probing_of(given.config))
 
 
-def steps_of(config: Config) -> Steps:
-    """How answers fall into steps."""
-    search = config.algorithm.search
-    delimiter = search.delimiter or ("\n" if config.is_embedded else "\n\n")
-    return Steps(delimiter=delimiter, tokens=search.step_tokens, depth=search.depth)
-
-
-def _beam_search(given: Ingredients, *, diverse: bool = False) -> Program:
+def _beam_search(given: Ingredients) -> Program:
     algorithm = given.config.algorithm
     return BeamSearch(
         given.task,
         leaves=algorithm.samples,
+        width=width_of(given.config),
         children=algorithm.search.children,
         steps=steps_of(given.config),
-        diverse=diverse,
     )
 
 
@@ -204,6 +197,7 @@ def _rebase(given: Ingredients) -> Program:
     return Rebase(
         given.task,
         leaves=given.config.algorithm.samples,
+        width=width_of(given.config),
         steps=steps_of(given.config),
         temperature=given.config.algorithm.search.temperature,
     )
@@ -236,8 +230,17 @@ def _with(config: Config, section: str, **values: int) -> Config:
     return config.model_copy(update={"algorithm": algorithm.model_copy(update={section: changed})})
 
 
-def _search(build: Callable[[Ingredients], Program], wave: Callable[[Config], int]) -> Algorithm:
-    return Algorithm(build, rule=_reward_rule, wave=wave, scored=True)
+def _level_search(
+    build: Callable[[Ingredients], Program], plain: Callable[[Config], Config]
+) -> Algorithm:
+    """A search whose wave is a whole level of a tree at least."""
+    return Algorithm(
+        build,
+        rule=_reward_rule,
+        plain=plain,
+        wave=lambda config: max(config.allocator.wave, width_of(config)),
+        scored=True,
+    )
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -250,11 +253,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     "best-of-n": Algorithm(
         _best_of_n, rule=_reward_rule, scored=True, fills=True, whole_samples=True
     ),
-    # A whole level at once.
-    "beam-search": _search(_beam_search, _samples),
-    "dvts": _search(lambda given: _beam_search(given, diverse=True), _samples),
-    "rebase": _search(_rebase, _samples),
-    "mcts": _search(_mcts, lambda config: config.allocator.wave),
+    "beam-search": _level_search(_beam_search, one_tree),
+    "dvts": _level_search(_beam_search, side_by_side),
+    "rebase": _level_search(_rebase, one_tree),
+    "mcts": Algorithm(_mcts, rule=_reward_rule, scored=True),
     "dynasor-cot": Algorithm(
         _dynasor_cot,
         rule=lambda config: f"stable:{probing_of(config).window}",

@@ -1,8 +1,6 @@
 """A reasoning program of one's own: ask twice, and a third time only if the two disagree.
 
-    python examples/two_opinions.py
-
-`docs/programs.md` explains it line by line.
+python examples/two_opinions.py  # docs/programs.md explains it line by line
 """
 
 import asyncio

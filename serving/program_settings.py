@@ -15,8 +15,9 @@ from algorithms.agentwrite import TOKENS_A_WORD, Care
 from algorithms.program import Sampling
 from dynasor.config import Config
 from dynasor.program_config import CotConfig, DeepConfConfig, SearchConfig, ShortConfig
-from dynasor.programs import algorithm_of, probing_of, steps_of
+from dynasor.programs import algorithm_of, probing_of
 from dynasor.rewards.build import has_reward
+from dynasor.search_shape import steps_of, width_of
 from dynasor.server_config import ALGORITHMS, AlgorithmName
 from serving.api_errors import ApiError
 
@@ -158,6 +159,11 @@ def _check_search(
     if name in ("beam-search", "dvts") and search.children > samples:
         message = f"{search.children} children are more than the {samples} samples of the budget"
         _refuse("search.children", message)
+    if name in ("beam-search", "rebase") and width_of(config) > samples:
+        message = f"{search.width} is more than the {samples} samples of the budget"
+        _refuse("search.width", message)
+    if name == "beam-search" and search.children > width_of(config):
+        _refuse("search.width", f"{search.width} is less than the {search.children} children")
     steps, most = steps_of(config), config.server.max_tokens
     if options.search is not None and steps.depth * min(steps.tokens, sampling.max_tokens) > most:
         field = "step_tokens" if "step_tokens" in options.search.model_fields_set else "depth"

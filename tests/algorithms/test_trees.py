@@ -24,10 +24,12 @@ def make(kind, leaves=4, seed=None, **more):
         "steps": Steps(delimiter="\n", tokens=9, depth=more.pop("depth", 5)),
     }
     if kind == "rebase":
+        more.setdefault("width", leaves)
         return Rebase(task, **common, **more)
     if kind in ("beam", "dvts"):
         more.setdefault("children", min(2, leaves))
-        return BeamSearch(task, diverse=kind == "dvts", **common, **more)
+        more.setdefault("width", leaves if kind == "beam" else more["children"])
+        return BeamSearch(task, **common, **more)
     more.setdefault("children", 2)
     return Mcts(task, rollouts=kind == "rollouts", **common, **more)
 
@@ -92,6 +94,62 @@ def test_dvts_keeps_the_best_of_each_tree():
     program = make("dvts")
     level(program, [("a\n", 0.9), ("b\n", 0.8), ("c\n", 0.1), ("d\n", 0.2)])
     assert [r.prefix for r in program.propose(99)] == ["a\n", "a\n", "d\n", "d\n"]
+
+
+def end(program, requests, answer, reward=0.9):
+    """Steps end their answers, and are scored."""
+    for request in requests:
+        program.receive(said(request, f"so \\boxed{{{answer}}}"))
+        (score,) = program.follow_ups()
+        program.receive(scored(score, reward))
+
+
+@pytest.mark.parametrize("kind", ["rebase", "beam"])
+def test_a_further_tree_is_begun_when_the_one_before_has_ended(kind):
+    program = make(kind, leaves=6, width=4)
+    first = program.propose(4)
+    assert [r.prefix for r in first] == [""] * 4
+    end(program, first[:3], 7)
+    assert program.propose(3) == [], "the fourth may yet go on"
+    program.receive(said(first[3], "d\n"))
+    assert program.propose(4) == [], "its reward is not there"
+    program.receive(scored(program.follow_ups()[0], 0.1))
+    (last,) = program.propose(4)
+    assert last.prefix == "d\n"
+    end(program, [last], 8)
+    assert program.remaining() > 0
+    second = program.propose(4)
+    assert [r.prefix for r in second] == ["", ""], "what is left of the budget"
+    end(program, second, 8)
+    assert program.remaining() == 0
+    assert program.propose(4) == []
+    assert program.votes().counts == [3, 3], "the trees vote together"
+
+
+def test_trees_stand_side_by_side_where_there_is_room_and_do_not_wait_for_each_other():
+    program = make("dvts", leaves=6)
+    first = program.propose(5)
+    assert len(first) == 4, "two trees of two"
+    for request, (text, reward) in zip(first[:2], [("a\n", 0.1), ("b\n", 0.2)], strict=True):
+        program.receive(said(request, text))
+        program.receive(scored(program.follow_ups()[0], reward))
+    second = program.propose(99)
+    assert [r.prefix for r in second] == ["b\n", "b\n"], (
+        "the other tree is still at its first level"
+    )
+    end(program, second, 7)
+    third = program.propose(99)
+    assert [r.prefix for r in third] == ["", ""], "the last tree comes when one has ended"
+
+
+def test_a_tree_that_was_lost_leaves_the_others():
+    program = make("rebase", leaves=4, width=2)
+    for request in program.propose(2):
+        program.receive(said(request, "", "error"))
+    assert program.remaining() > 0
+    end(program, program.propose(2), 7)
+    assert program.answer().value == "7"
+    assert program.remaining() == 0
 
 
 def test_rebase_shares_a_level_out_by_reward():
@@ -204,7 +262,8 @@ def test_mcts_takes_the_loss_back_when_a_simulation_fails():
 @pytest.mark.parametrize(
     ("kind", "wrong", "message"),
     [
-        ("beam", {"children": 9}, "children must be between 1 and leaves = 4"),
+        ("beam", {"children": 9}, "children must be between 1 and width = 4"),
+        ("rebase", {"width": 5}, "width must be between 1 and leaves = 4"),
         ("rebase", {"temperature": 0.0}, "temperature must be above 0"),
         ("rollouts", {"children": 0}, "children must be 1 or more"),
         ("rebase", {"leaves": 0}, "leaves must be 1 or more"),
@@ -223,7 +282,8 @@ TEXTS = ["a\n", "b\n", "", "\n", "\\boxed{1}", "x\n\\boxed{2}", "\\boxed{", "}\n
 @given(st.sampled_from(KINDS), st.integers(1, 6), st.integers(0, 10**6), st.integers(1, 5))
 def test_any_search_ends_within_its_budget_and_accounts_for_all(kind, leaves, seed, wave):
     random = randoms.Random(seed)
-    program = make(kind, leaves=leaves)
+    trees = {"width": random.randint(1, leaves)} if kind == "rebase" else {}
+    program = make(kind, leaves=leaves, **trees)
     running, ids, steps = [], set(), 0
     while True:
         running += program.propose(max(0, wave - len(running)))

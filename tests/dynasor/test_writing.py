@@ -21,7 +21,7 @@ class Author:
     async def submit(self, request):
         asked = request.prompt[0]["content"]
         if asked.startswith("Plan"):
-            text = "Part 1: one - 50 words\nPart 2: two - 50 words"
+            text = "Part 1: one - 100 words\nPart 2: two - 100 words"
         else:
             count = self.words.pop(0)
             text = " ".join("same." if self.same else f"{request.index}-{n}." for n in range(count))
@@ -39,14 +39,14 @@ class Author:
 
 async def write(*words, **more):
     return await write_text(
-        "Write.", 100, Author(*words, **more), sampling=Sampling(), care=Care(attempts=1)
+        "Write.", 200, Author(*words, **more), sampling=Sampling(), care=Care(attempts=1)
     )
 
 
 async def test_a_text_of_the_length_asked_for_can_be_trained_on(tmp_path):
-    written = await write(50, 48)
+    written = await write(100, 96)
     assert written.outcome.reason == "complete"
-    assert len(written.text.split()) == 98
+    assert len(written.text.split()) == 196
     assert written.score > 95
     assert why_not_train_on(written) is None
     for _ in range(2):
@@ -59,9 +59,9 @@ async def test_a_text_of_the_length_asked_for_can_be_trained_on(tmp_path):
 @pytest.mark.parametrize(
     ("words", "same", "why"),
     [
-        ((50, 0), False, "1 of 2 parts are missing"),
-        ((20, 20), False, "length score 25 is below 80"),
-        ((50, 50), True, "of its sentences differ"),
+        ((100, 0), False, "1 of 2 parts are missing"),
+        ((40, 40), False, "length score 25 is below 80"),
+        ((100, 100), True, "of its sentences differ"),
     ],
 )
 async def test_a_text_that_teaches_nothing_good_is_left_out(words, same, why):

@@ -42,11 +42,11 @@ def reasons(request):
 
 
 def writes(request):
-    """A plan of two parts, then parts of ten words."""
+    """A plan of two parts, then parts of a hundred words."""
     asked = request.prompt[-1]["content"]
     if asked.startswith("Plan a text"):
-        return "Part 1: seeds - 10 words\nPart 2: water - 10 words"
-    return "grow " * 9 + "well."
+        return "Part 1: seeds - 100 words\nPart 2: water - 100 words"
+    return "grow " * 99 + "well."
 
 
 def asked(algorithm, **options):
@@ -117,7 +117,7 @@ async def test_settings_of_the_body_go_before_the_servers_and_leave_the_others()
     async with running(engine, config=config) as server:
         client = server.openai()
         await client.chat.completions.create(
-            **asked("beam-search", search={"children": 2}, budget={"samples": 6})
+            **asked("beam-search", search={"children": 2, "width": 6}, budget={"samples": 6})
         )
         steps = [request for request in engine.requests if request.kind == "step"]
         assert len([request for request in steps if not request.prefix]) == 6
@@ -147,16 +147,16 @@ async def test_agentwrite_writes_its_plan_and_keeps_to_its_words(stream):
             model=f"{MODEL}:agentwrite",
             messages=[{"role": "user", "content": "On balconies"}],
             stream=stream,
-            extra_body={"dynasor": {"write": {"words": 20}}},
+            extra_body={"dynasor": {"write": {"words": 200}}},
         )
         if stream:
             text = "".join([c.choices[0].delta.content or "" async for c in answer])
         else:
             text = answer.choices[0].message.content
-            assert answer.dynasor["tokens"]["answer"] == 20
-            assert bill(answer) == answer.usage.completion_tokens > 20
+            assert answer.dynasor["tokens"]["answer"] == 200
+            assert bill(answer) == answer.usage.completion_tokens > 200
             assert answer.dynasor["votes"] == {}
-    assert text == "\n\n".join(["grow " * 9 + "well."] * 2)
+    assert text == "\n\n".join(["grow " * 99 + "well."] * 2)
 
 
 async def test_models_are_those_that_the_server_can_serve():
@@ -178,6 +178,8 @@ async def test_models_are_those_that_the_server_can_serve():
     [
         ("beam-search", {"search": {"children": 0}}, "search.children"),
         ("beam-search", {"search": {"children": 17}}, "search.children"),
+        ("beam-search", {"search": {"children": 4, "width": 2}}, "search.width"),
+        ("rebase", {"search": {"width": 20}}, "search.width"),
         ("dvts", {"budget": {"samples": 2}}, "search.children"),
         ("mcts", {"search": {"step_tokens": 30000}}, "search.step_tokens"),
         ("mcts", {"search": {"depth": 1000, "delimiter": "x"}}, "search.depth"),
