@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from ridge_ranker import RidgeRanker
 from suite_prompts import with_prompts
 
@@ -85,7 +84,8 @@ def trace_scores(
     if len(texts) == len(questions):
         ridge = RidgeRanker(texts, [np.log(tokens).mean() for tokens in lengths])
         told["prompt"] = [
-            np.full(len(tokens), score) for tokens, score in zip(lengths, ridge.held_out, strict=True)
+            np.full(len(tokens), score)
+            for tokens, score in zip(lengths, ridge.held_out, strict=True)
         ]
     return {name: np.concatenate(each) for name, each in told.items()}, np.concatenate(lengths)
 

@@ -7,9 +7,9 @@ Kendall's tau between the tokens that were still to come (those of cut samples t
 prompt; the mean of the finished siblings; that times the samples that votes like these take, as before
 refinement; the refined forecast, as the scheduler gets it, also without the rank and without what is
 known of samples that run. Few gangs go on for long, and those are the hard ones: so the ones that go on
-after 4 samples are also followed by themselves, from their beginning. Half of the questions teach ranker,
-calibration and forecast, the other half is measured. Traces without prompts have no rank. 95% intervals
-by bootstrap over questions.
+after 4 samples are also followed by themselves, from their beginning. Half of the questions teach
+ranker, calibration and forecast, the other half is measured. Traces without prompts have no rank. 95%
+intervals by bootstrap over questions.
 """
 
 from __future__ import annotations

@@ -23,9 +23,7 @@ from dynasor.ranking.model_folder import load_ranker
 BASELINE = "TF-IDF ridge"
 
 
-def tfidf_ridge(
-    train: Sequence[LengthExample], test: Sequence[LengthExample]
-) -> dict[str, Floats]:
+def tfidf_ridge(train: Sequence[LengthExample], test: Sequence[LengthExample]) -> dict[str, Floats]:
     """Scores of the test prompts by two baselines: one learns ln(tokens), one quantiles of them."""
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer

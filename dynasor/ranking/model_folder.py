@@ -87,8 +87,8 @@ def load_ranker(name: str | Path) -> Ranker:
         kind: SavedRanker = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"the ranker {str(name)!r} needs {error.name}: pip install 'dynasor-llm[rank]' {error.name}, "
-            "or take the ranker `cheap`"
+            f"the ranker {str(name)!r} needs {error.name}: pip install 'dynasor-llm[rank]' "
+            f"{error.name}, or take the ranker `cheap`"
         ) from None
     return kind.load(folder)
 
