@@ -6,10 +6,10 @@ Recorded samples are played in random orders, `wave` at once, until the rule sto
 Kendall's tau between the tokens that were still to come (those of cut samples too) and: the rank of the
 prompt; the mean of the finished siblings; that times the samples that votes like these take, as before
 refinement; the refined forecast, as the scheduler gets it, also without the rank and without what is
-known of samples that run. Few gangs go on for long, and those are the hard ones: so the ones that go on
-after 4 samples are also followed by themselves, from their beginning. Half of the questions teach
-ranker, calibration and forecast, the other half is measured. Traces without prompts have no rank. 95%
-intervals by bootstrap over questions.
+known of samples that run. With a rule that stops early only the hard gangs go on; `--rule fixed:8
+--samples 8` follows the same gangs at each moment. Half of the questions teach ranker, calibration and
+forecast, the other half is measured. Traces without prompts have no rank. 95% intervals by bootstrap over
+questions.
 """
 
 from __future__ import annotations
@@ -200,13 +200,6 @@ def tau(moments: Sequence[Moment], predictor: str) -> float:
 
 
 def summarise(name: str, found: list[list[list[Moment]]], seed: int) -> list[dict[str, Any]]:
-    """Rows of all gangs, and of those that go on after the most samples that are asked for."""
-    most = FINISHED[-1]
-    lasting = [[gang for gang in gangs if gang[-1].finished == most] for gangs in found]
-    return rows_of(name, found, seed) + rows_of(f"{name}, go on after {most}", lasting, seed)
-
-
-def rows_of(name: str, found: list[list[list[Moment]]], seed: int) -> list[dict[str, Any]]:
     """A row for each number of finished samples."""
     rows = []
     for k in FINISHED:

@@ -2,9 +2,11 @@
 
 DATA is a folder of `dynasor rank build-data`; its first turns count. Every loss trains the same head on
 the same features of the frozen backbone, with the same lists, steps, learning rate and seeds; after each
-epoch tau is taken on the held-out split, and the best weights judge the test split once. The backbone
-runs over each prompt once only, so that all losses take minutes. Prints Markdown: means over seeds, with
-95% intervals by bootstrap over conversations, those of the queue over its runs. --json FILE keeps them.
+epoch tau is taken on the held-out split, and the best weights judge the test split once. The score of a
+classification is the bucket to be expected, as in `dynasor rank train`, or the likeliest one. As the
+backbone runs over each prompt only once, all losses take minutes. Prints Markdown: means over seeds,
+with 95% intervals by bootstrap over conversations, those of the queue over its runs. --json FILE keeps
+them.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dynasor.ranking.queue_simulation import FCFS, ORACLE, Traffic, compare_orde
 from dynasor.ranking.resampling import interval, resample
 
 AGAINST = "classification"
+LIKELIEST = "classification, likeliest bucket"
 LIST_SIZE, RATE, WEIGHT_DECAY = 32, 1e-3, 0.01
 BATCH = 64
 
@@ -61,10 +64,16 @@ def look_at(model: LengthEncoder, window: PromptWindow, examples: Sequence[Lengt
     )
 
 
+def read(outputs: Tensor, name: str) -> Floats:
+    """Scores out of what the head gives."""
+    scores = outputs.argmax(-1) if name == LIKELIEST else read_scores(outputs)
+    return scores.double().numpy()
+
+
 def train(model: LengthEncoder, name: str, data: tuple[Seen, Seen, Seen], epochs: int) -> Floats:
     """Scores of the test split by the weights that were best on the held-out split."""
     learned, held_out, test = data
-    loss = make_loss(name, learned.log_tokens)
+    loss = make_loss(name.split(",")[0], learned.log_tokens)
     parameters = [*model.mix.parameters(), *model.out.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=WEIGHT_DECAY)
     steps = epochs * (len(learned.cut) // LIST_SIZE)
@@ -85,9 +94,9 @@ def train(model: LengthEncoder, name: str, data: tuple[Seen, Seen, Seen], epochs
             rates.step()
         model.eval()
         with torch.no_grad():
-            tau = held_out.tau(read_scores(model.head(held_out.features)).double().numpy())
+            tau = held_out.tau(read(model.head(held_out.features), name))
             if tau > best:
-                best, scores = tau, read_scores(model.head(test.features)).double().numpy()
+                best, scores = tau, read(model.head(test.features), name)
     return scores
 
 
@@ -149,6 +158,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument(
+        "--loss", action="append", help=f"default: {', '.join(LOSSES)}, {LIKELIEST!r}"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     splits = [
@@ -160,11 +172,12 @@ def main() -> None:
     window = PromptWindow(backbone.tokenizer, backbone.ends, settings.window)
     frozen = LengthEncoder(backbone, settings).eval()
     learned, held_out, test = (look_at(frozen, window, examples) for examples in splits)
-    scores: dict[str, list[Floats]] = {name: [] for name in LOSSES}
+    names = dict.fromkeys([AGAINST, *(arguments.loss or (*LOSSES, LIKELIEST))])
+    scores: dict[str, list[Floats]] = {name: [] for name in names}
     for seed in range(arguments.seeds):
-        for name in LOSSES:
+        for name in names:
             torch.manual_seed(seed)
-            width = BUCKETS if name == "classification" else 1
+            width = BUCKETS if name in (AGAINST, LIKELIEST) else 1
             model = LengthEncoder(backbone, EncoderSettings(width=width))
             model.centre.copy_(learned.features.mean(0))
             model.scale.copy_(learned.features.std(0) + 1e-3)
