@@ -8,8 +8,8 @@ prompt; the mean of the finished siblings; that times the samples that votes lik
 refinement; the refined forecast, as the scheduler gets it, also without the rank and without what is
 known of samples that run. With a rule that stops early only the hard gangs go on; `--rule fixed:8
 --samples 8` follows the same gangs at each moment. Half of the questions teach ranker, calibration and
-forecast, the other half is measured. Traces without prompts have no rank. 95% intervals by bootstrap over
-questions.
+forecast, the other half is measured. Traces without prompts have no rank. 95% intervals by bootstrap
+over questions.
 """
 
 from __future__ import annotations
