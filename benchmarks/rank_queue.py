@@ -6,8 +6,10 @@ percentile against FCFS, and the share of the oracle's gain, without our guard a
 with it; then also the largest part of the bound on waiting that anybody used up.
 
 --data: prompts with lengths (`dynasor rank build-data`), scored by each --ranker; a test split.
---trace: recorded samples. Most have no prompts, so a request is one sample and its score is what its
-siblings tell: the mean length of 1, 4, or all other samples of its question. 95% intervals over runs.
+--trace: recorded samples. A request is one sample; it is scored by what its siblings tell, the mean log
+tokens of 1, 4, or all other samples of its question, and, where there are prompts (the trace's own, or
+--prompts TRACE=SUITE), by a ridge regression on the prompts of all other questions. 95% intervals over
+runs.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from ridge_ranker import RidgeRanker
+from suite_prompts import with_prompts
 
+from dynasor.bench.recorded import collect_questions
 from dynasor.ranking.dataset import read_examples
 from dynasor.ranking.model_folder import load_ranker
 from dynasor.ranking.queue_simulation import FCFS, ORACLE, Comparison, Traffic, compare_orders
-from dynasor.replay import collect_queries
 from dynasor.scheduling.aging import Aging
 from dynasor.traces import read_traces
 
@@ -35,6 +39,7 @@ TRAFFIC = {
     "one server, 90%": Traffic(0.9),
     "one server, 120%": Traffic(1.2),
     "burst of 2,000": Traffic(None),
+    "64 slots, 70%": Traffic(0.7, 64, 8000),
     "64 slots, 90%": Traffic(0.9, 64, 8000),
     "64 slots, 120%": Traffic(1.2, 64, 8000),
     "64 slots, burst of 2,000": Traffic(None, 64),
@@ -49,23 +54,39 @@ def data_scores(path: Path, rankers: list[str]) -> tuple[dict[str, Floats], Floa
     return scores, np.array([each.tokens for each in examples])
 
 
-def trace_scores(path: Path, seed: int) -> tuple[dict[str, Floats], Floats]:
-    """What siblings tell of each recorded sample, and their lengths."""
+def trace_scores(
+    path: Path, seed: int, prompts: Mapping[str, str]
+) -> tuple[dict[str, Floats], Floats]:
+    """What siblings and prompts tell of each recorded sample, and the lengths.
+
+    Args:
+        path: the trace.
+        seed: of the order of siblings.
+        prompts: path of a trace -> suite with its prompts.
+    """
     draw = np.random.default_rng(seed)
+    recorded = collect_questions(read_traces(path, skip_torn_end=True))
+    if suite := prompts.get(str(path)):
+        recorded = with_prompts(recorded, suite)
+    questions = [each for each in recorded.values() if len(each.query.tokens) >= 6]
+    if not questions:
+        raise SystemExit(f"{path}: no question has 6 samples or more")
     lengths: list[Floats] = []
     told: dict[str, list[Floats]] = {"1 sibling": [], "4 siblings": [], "all siblings": []}
-    for query in collect_queries(read_traces(path)):
-        tokens = np.maximum(draw.permutation(np.array(query.tokens, dtype=np.float64)), 1)
-        if len(tokens) < 6:
-            continue
+    for question in questions:
+        tokens = np.maximum(draw.permutation(np.array(question.query.tokens, dtype=np.float64)), 1)
+        logs = np.log(tokens)
         lengths.append(tokens)
-        told["1 sibling"].append(np.roll(tokens, 1))
-        told["4 siblings"].append(
-            np.mean([np.roll(tokens, place) for place in (1, 2, 3, 4)], axis=0)
-        )
-        told["all siblings"].append((tokens.sum() - tokens) / (len(tokens) - 1))
-    if not lengths:
-        raise SystemExit(f"{path}: no question has 6 samples or more")
+        told["1 sibling"].append(np.roll(logs, 1))
+        told["4 siblings"].append(np.mean([np.roll(logs, place) for place in (1, 2, 3, 4)], axis=0))
+        told["all siblings"].append((logs.sum() - logs) / (len(logs) - 1))
+    texts = [question.prompt for question in questions if question.prompt is not None]
+    if len(texts) == len(questions):
+        ridge = RidgeRanker(texts, [np.log(tokens).mean() for tokens in lengths])
+        told["prompt"] = [
+            np.full(len(tokens), score)
+            for tokens, score in zip(lengths, ridge.held_out, strict=True)
+        ]
     return {name: np.concatenate(each) for name, each in told.items()}, np.concatenate(lengths)
 
 
@@ -89,6 +110,9 @@ def figures(found: Comparison, order: str) -> dict[str, Any]:
     share, share_interval = found.share_of_gain(order)
     return {
         "fcfs_mean": float(fcfs.mean.mean()),
+        "fcfs_p99": float(fcfs.p99.mean()),
+        "mean": float(own.mean.mean()),
+        "p99": float(own.p99.mean()),
         "mean_speedup": mean,
         "mean_speedup_interval": interval,
         "p99_speedup": float(fcfs.p99.mean() / own.p99.mean()),
@@ -115,6 +139,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="prompts with lengths")
     parser.add_argument("--ranker", action="append", default=[], help="name or folder; repeatable")
     parser.add_argument("--trace", type=Path, action="append", default=[], help="recorded samples")
+    parser.add_argument("--prompts", action="append", default=[], metavar="TRACE=SUITE",
+                        help="prompts by place in a suite, for queries named NAME/PLACE")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=20, help="runs")
     parser.add_argument("--patience", type=float, default=60.0, help="of the guard, seconds")
     parser.add_argument("--turns", type=int, default=4, help="of the guard")
@@ -129,7 +155,7 @@ def main() -> None:
         sets[options.data.name] = data_scores(options.data, options.ranker)
     for path in options.trace:
         sets[path.name.removesuffix(".gz").removesuffix(".jsonl")] = trace_scores(
-            path, options.seed
+            path, options.seed, dict(each.split("=", 1) for each in options.prompts)
         )
     if not options.json:
         print("| lengths | traffic | order by | mean, times FCFS | p99, times FCFS | share of the "

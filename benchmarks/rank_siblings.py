@@ -6,8 +6,10 @@ Recorded samples are played in random orders, `wave` at once, until the rule sto
 Kendall's tau between the tokens that were still to come (those of cut samples too) and: the rank of the
 prompt; the mean of the finished siblings; that times the samples that votes like these take, as before
 refinement; the refined forecast, as the scheduler gets it, also without the rank and without what is
-known of samples that run. Half of the questions teach ranker, calibration and forecast, the other half
-is measured. Traces without prompts have no rank. 95% intervals by bootstrap over questions.
+known of samples that run. With a rule that stops early only the hard gangs go on; `--rule fixed:8
+--samples 8` follows the same gangs at each moment. Half of the questions teach ranker, calibration and
+forecast, the other half is measured. Traces without prompts have no rank. 95% intervals by bootstrap
+over questions.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 from halves import tuning_half
 from ridge_ranker import calibrated_ridge
 from scipy.stats import kendalltau
+from suite_prompts import with_prompts
 
 from certaindex.stopping import StopRule, parse_rule
 from certaindex.votes import Votes
@@ -32,7 +35,6 @@ from dynasor.bench.recorded import RecordedQuestion, collect_questions
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.scorer import Ranked, ranked_by
 from dynasor.scheduling.forecast import Forecast, QueryForecast, samples_to_come, standing_of
-from dynasor.suites import load_suite
 from dynasor.traces import read_traces
 
 FINISHED = (0, 1, 2, 4)
@@ -274,17 +276,6 @@ def main() -> None:
         )
         print(f"| {row['set']} | {row['finished']} | {row['questions']} | {taus} | {ranges} | "
               f"{row['inside']:.2f} | {row['foreseen_over_true']:.2f} |")  # fmt: skip
-
-
-def with_prompts(
-    questions: Mapping[str, RecordedQuestion], suite: str
-) -> dict[str, RecordedQuestion]:
-    """The questions with the texts of a suite; the number after the last `/` is the place in it."""
-    texts = [query.question for query in load_suite(suite).queries]
-    return {
-        name: RecordedQuestion(each.query, each.prompt_tokens, texts[int(name.rsplit("/", 1)[-1])])
-        for name, each in questions.items()
-    }
 
 
 if __name__ == "__main__":

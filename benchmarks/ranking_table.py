@@ -23,8 +23,8 @@ from dynasor.ranking.model_folder import load_ranker
 BASELINE = "TF-IDF ridge"
 
 
-def tfidf_ridge(train: Sequence[LengthExample], test: Sequence[LengthExample], log: bool) -> Floats:
-    """Scores of the test prompts; learns ln(tokens), or quantiles of them."""
+def tfidf_ridge(train: Sequence[LengthExample], test: Sequence[LengthExample]) -> dict[str, Floats]:
+    """Scores of the test prompts by two baselines: one learns ln(tokens), one quantiles of them."""
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
@@ -36,11 +36,14 @@ def tfidf_ridge(train: Sequence[LengthExample], test: Sequence[LengthExample], l
     learned = [example.prompt[:2000] for example in train]
     asked = [example.prompt[:2000] for example in test]
     rows = hstack([words.fit_transform(learned), pieces.fit_transform(learned)]).tocsr()
+    unseen = hstack([words.transform(asked), pieces.transform(asked)]).tocsr()
     tokens = np.array([example.tokens for example in train])
     cut = np.array([example.cut > 0 for example in train])
-    target = np.log(tokens) if log else length_quantiles(tokens, cut)
-    model = Ridge(alpha=3.0).fit(rows, target)
-    return np.asarray(model.predict(hstack([words.transform(asked), pieces.transform(asked)])))
+    targets = {BASELINE: np.log(tokens), f"{BASELINE}, quantiles": length_quantiles(tokens, cut)}
+    return {
+        name: np.asarray(Ridge(alpha=3.0).fit(rows, target).predict(unseen))
+        for name, target in targets.items()
+    }
 
 
 def of_turns(examples: list[LengthExample], turns: str) -> list[LengthExample]:
@@ -81,10 +84,7 @@ def main() -> None:
     arguments = parser.parse_args()
     train = of_turns(read_split(arguments.data, "train"), arguments.turns)
     test = of_turns(read_split(arguments.data, "test"), arguments.turns)
-    scores = {
-        BASELINE: tfidf_ridge(train, test, log=True),
-        f"{BASELINE}, quantiles": tfidf_ridge(train, test, log=False),
-    }
+    scores = tfidf_ridge(train, test)
     for name in ("prompt-length", "cheap", *arguments.model):
         scores[name] = score_all(load_ranker(name), test)
     scores["oracle"] = np.array([example.tokens for example in test])

@@ -5,7 +5,8 @@ python benchmarks/synthetic_data.py --trace TRACE [--data FILE --ranker NAME] [-
 Nobody waits for a certain sample, so the short ones go first. All requests are there at the start, and
 the time until the first n of them have finished is compared with that of first come, first served.
 Simulated: by the queue of our scheduler and --slots places (`dynasor.ranking.queue_simulation`); by the
-scores of rankers (--data), or by what one, four or all siblings tell (--trace), and by the oracle.
+scores of rankers (--data), or by what siblings and prompts tell (--trace, --prompts; see
+`rank_queue.py`), and by the oracle.
 --live: the embedded model in vLLM under our scheduler's `sjf-rank`, first come first served being the
 rank by arrival; the trace must be one of its own, with prompts. Half of its questions teach a ranker,
 the other half is asked; `mean length` is the order by the recorded mean of each question, the most that
@@ -157,6 +158,8 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, action="append", default=[], help="recorded samples")
     parser.add_argument("--data", type=Path, help="prompts with lengths")
     parser.add_argument("--ranker", action="append", default=[], help="name or folder; repeatable")
+    parser.add_argument("--prompts", action="append", default=[], metavar="TRACE=SUITE",
+                        help="prompts by place in a suite, for queries named NAME/PLACE")  # fmt: skip
     parser.add_argument("--live", action="store_true", help="on vLLM, with the embedded model")
     parser.add_argument("--share", default="0.1,0.3", help="n, as shares of all requests")
     parser.add_argument("--requests", type=int, default=10_000, help="simulated ones")
@@ -170,6 +173,7 @@ def main() -> None:
         parser.error("--share: give shares above 0 and up to 1, such as 0.1,0.3")
     if not options.trace and options.data is None:
         parser.error("give --trace or --data")
+    suites = dict(each.split("=", 1) for each in options.prompts)
     print("| requests | until | order by | throughput, times FCFS |\n|---|---|---|---|")
     if options.data is not None:
         simulated(options.data.stem, *data_scores(options.data, options.ranker), options)
@@ -177,7 +181,8 @@ def main() -> None:
         if options.live:
             asyncio.run(live(path, options))
         else:
-            simulated(path.name.split(".jsonl")[0], *trace_scores(path, options.seed), options)
+            told = trace_scores(path, options.seed, suites)
+            simulated(path.name.split(".jsonl")[0], *told, options)
 
 
 if __name__ == "__main__":

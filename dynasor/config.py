@@ -220,8 +220,8 @@ class RankingConfig(Section):
 
     model: str = Field(
         NO_RANKING,
-        description="`none`, a ranker that comes with the package (`cheap`), or the folder of a "
-        "trained one",
+        description="`none`, a ranker that comes with the package (`cheap`, `encoder`, `blend`), or "
+        "the folder of a trained one",
     )
     deadline: float = Field(
         0.05, gt=0, le=10, description="seconds after which a query goes on without a rank"

@@ -31,9 +31,9 @@ def rank_eval(
         list[str] | None,
         typer.Option(
             "--model",
-            help="Folder of a trained ranker, or cheap, or prompt-length; may be given several "
-            "times, then the others are compared with the first.",
-            show_default="cheap",
+            help="Folder of a trained ranker, or blend, encoder, cheap, or prompt-length; may be "
+            "given several times, then the others are compared with the first.",
+            show_default="blend",
         ),
     ] = None,
     turns: Annotated[
@@ -53,7 +53,7 @@ def rank_eval(
 
     Examples:
 
-        dynasor rank eval data/sharegpt --model cheap
+        dynasor rank eval data/sharegpt
 
         dynasor rank eval data/sharegpt --model prompt-length --model cheap --model runs/my-ranker
     """
@@ -63,9 +63,9 @@ def rank_eval(
     from dynasor.errors import ConfigError
     from dynasor.ranking.build_data import read_split
     from dynasor.ranking.evaluate import evaluate, score_all
-    from dynasor.ranking.model_folder import load_ranker
+    from dynasor.ranking.model_folder import DEFAULT, load_ranker
 
-    names = model or ["cheap"]
+    names = model or [DEFAULT]
     if len(set(names)) < len(names):
         raise ConfigError(f"--model is given twice: {', '.join(names)}")
     rankers = {name: load_ranker(name) for name in names}

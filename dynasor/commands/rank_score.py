@@ -25,8 +25,13 @@ def rank_score(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="Folder of a trained ranker, or cheap, or prompt-length.")
-    ] = "cheap",
+        str | None,
+        typer.Option(
+            "--model",
+            help="Folder of a trained ranker, or blend, encoder, cheap, or prompt-length.",
+            show_default="blend",
+        ),
+    ] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Lines of standard input are JSON with `prompt`.")
     ] = False,
@@ -48,9 +53,9 @@ def rank_score(
     """
     from dynasor.errors import DataError
     from dynasor.ranking.metrics import checked_scores
-    from dynasor.ranking.model_folder import load_ranker
+    from dynasor.ranking.model_folder import DEFAULT, load_ranker
 
-    ranker = load_ranker(model)
+    ranker = load_ranker(model or DEFAULT)
     jsonl = jsonl or (prompts is not None and prompts.suffix == ".jsonl")
     try:
         opened = nullcontext(sys.stdin.buffer) if prompts is None else prompts.open("rb")

@@ -90,12 +90,16 @@ class LengthEncoder(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(prompts, width) float32 outputs where the model is; `read_scores` makes scores of them."""
-        seen = ((self._features(batch) - self.centre) / self.scale).clamp(-LIMIT, LIMIT)
+        return self.head(self.features(batch))
+
+    def head(self, features: Tensor) -> Tensor:
+        """(prompts, width) outputs of (prompts, features) features."""
+        seen = ((features - self.centre) / self.scale).clamp(-LIMIT, LIMIT)
         inner = functional.gelu(self.mix(functional.dropout(seen, DROPOUT, self.training)))
         outputs: Tensor = self.out(functional.dropout(inner, DROPOUT, self.training))
         return outputs
 
-    def _features(self, batch: Batch) -> Tensor:
+    def features(self, batch: Batch) -> Tensor:
         """(prompts, features): what goes into the tuned layers, what comes out, and the shape."""
         ids, mask, shape = (field.to(self.out.weight.device) for field in batch)
         found = self.backbone(
@@ -120,7 +124,7 @@ class LengthEncoder(nn.Module):
     @torch.no_grad()
     def fit_scale(self, batches: Iterable[Batch]) -> None:
         """Take centre and scale of the features from prompts to learn from, before training."""
-        features = torch.cat([self._features(batch) for batch in batches])
+        features = torch.cat([self.features(batch) for batch in batches])
         self.centre.copy_(features.mean(0))
         self.scale.copy_(features.std(0, correction=0) + 1e-3)
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from dynasor.errors import DataError
+from dynasor.errors import DataError, MissingExtra
 from dynasor.ranking.ranker import Ranker
 
 CARD = "card.json"
@@ -35,6 +35,8 @@ SHIPPED: dict[str, Path] = {
     name: Path(__file__).parent / "weights" / name for name in ("cheap", "encoder", "blend")
 }
 """Rankers that come with the package."""
+DEFAULT = "blend"
+"""The one of them that orders best."""
 PROMPT_LENGTH = "prompt-length"
 """The ranker that needs no weights."""
 
@@ -81,7 +83,13 @@ def load_ranker(name: str | Path) -> Ranker:
         )
     _check_files(folder, card["files"])
     module, _, attribute = KINDS[card["kind"]].partition(":")
-    kind: SavedRanker = getattr(import_module(module), attribute)
+    try:
+        kind: SavedRanker = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"the ranker {str(name)!r} needs {error.name}: pip install 'dynasor-llm[rank]' "
+            f"{error.name}, or take the ranker `cheap`"
+        ) from None
     return kind.load(folder)
 
 

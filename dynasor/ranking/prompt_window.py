@@ -46,7 +46,9 @@ class Batch(NamedTuple):
 
 
 class PromptWindow:
-    """Cuts windows: of a prompt with more than `tokens` tokens its first half of them and its last.
+    """Cuts windows out of questions: of one with more than `tokens` tokens, so many first and last ones.
+
+    What was said before the question is told by the shape alone.
 
     Args:
         tokenizer: of the library `tokenizers`.
@@ -61,19 +63,19 @@ class PromptWindow:
 
     def cut(self, prompts: Sequence[str]) -> list[Window]:
         """A window for each prompt."""
-        texts = [self._ends_of(prompt) for prompt in prompts]
+        texts = [self._ends_of(split_question(prompt)[1]) for prompt in prompts]
         found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [
             Window(self._trim(encoding.ids), prompt_shape(prompt))
             for prompt, encoding in zip(prompts, found, strict=True)
         ]
 
-    def _ends_of(self, prompt: str) -> str:
+    def _ends_of(self, question: str) -> str:
         most = CHARACTERS_A_TOKEN * self._room
-        if len(prompt) > 2 * most:
-            prompt = f"{prompt[:most]} {prompt[-most:]}"
+        if len(question) > 2 * most:
+            question = f"{question[:most]} {question[-most:]}"
         # Half of a surrogate pair is legal in JSON, and no tokenizer takes it.
-        return prompt.encode("utf-8", "replace").decode("utf-8")
+        return question.encode("utf-8", "replace").decode("utf-8")
 
     def _trim(self, ids: list[int]) -> list[int]:
         if len(ids) > self._room:

@@ -10,6 +10,7 @@ from dynasor.errors import ConfigError, DataError
 from dynasor.ranking.backbone import DEFAULT_BACKBONE, load_backbone
 from dynasor.ranking.encoder import WEIGHTS, EncoderRanker, EncoderSettings, build_encoder
 from dynasor.ranking.model_folder import load_ranker, write_card
+from dynasor.ranking.prompt_text import prompt_text
 from dynasor.ranking.prompt_window import PromptWindow
 from tests.dynasor.tiny_backbone import save_tiny_backbone
 
@@ -34,6 +35,17 @@ def test_a_long_prompt_is_read_at_both_ends(backbone: str) -> None:
     words = [loaded.tokenizer.id_to_token(k) for k in long.ids]
     assert words == ["[CLS]", "hi", "name", "list", "write", "an", "essay", "[SEP]"]
     assert [loaded.tokenizer.id_to_token(k) for k in short.ids] == ["[CLS]", "hi", "dogs", "[SEP]"]
+
+
+def test_of_a_conversation_the_question_is_read(backbone: str) -> None:
+    loaded = load_backbone(backbone)
+    window = PromptWindow(loaded.tokenizer, loaded.ends, 32)
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hi " * 900}]
+    alone, later = window.cut(
+        ["list dogs", prompt_text([*said, {"role": "user", "content": "list dogs"}])]
+    )
+    assert later.ids == alone.ids
+    assert later.shape != alone.shape
 
 
 @pytest.mark.parametrize("decoder", [False, True])

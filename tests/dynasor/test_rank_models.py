@@ -174,16 +174,18 @@ class TestFolder:
         )
         assert found.stdout.strip() == "[]"
 
-    def test_without_lightgbm_the_extra_is_named(self, trained):
+    @pytest.mark.parametrize("missing", ["lightgbm", "torch"])
+    def test_without_a_package_the_extra_is_named(self, trained, missing):
         program = (
-            "import sys; sys.modules['lightgbm'] = None\n"
+            "import sys; sys.modules[sys.argv[1]] = None\n"
             "from dynasor.errors import MissingExtra\n"
             "from dynasor.ranking.model_folder import load_ranker\n"
-            "try: load_ranker(sys.argv[1])\n"
+            "try: load_ranker(sys.argv[2])\n"
             "except MissingExtra as error: print(error)"
         )
+        ranker = "encoder" if missing == "torch" else str(trained[0])
         found = subprocess.run(
-            [sys.executable, "-c", program, str(trained[0])],
+            [sys.executable, "-c", program, missing, ranker],
             capture_output=True,
             text=True,
             check=True,
