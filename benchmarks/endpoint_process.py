@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+
+from benchmarks.server_process import started
 
 START_TIMEOUT = 400.0
 
@@ -78,20 +78,10 @@ def serving(
 ) -> Iterator[Served]:
     """Start a server on a free port, wait until it is ready, and end it with all its processes."""
     command = [sys.executable, "-m", "dynasor.cli", "serve", "--port", "0", *options]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
-        )
-    served = Served(process, "", log)
-    try:
+    with started(command, log, environment or {}) as process:
+        served = Served(process, "", log)
         served.root = _wait(served)
         yield served
-    finally:
-        _end(process)
 
 
 def _wait(served: Served) -> str:
@@ -103,14 +93,3 @@ def _wait(served: Served) -> str:
                 return message.rpartition(" on ")[2].removesuffix("/v1")
         time.sleep(0.2)
     raise RuntimeError(f"no server; the end of its log:\n{served.log.read_text()[-3000:]}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(timeout=60)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue

@@ -1,7 +1,5 @@
 """A real vLLM server with the embedded model, for tests of what speaks HTTP to one."""
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from typing import NamedTuple
 
 import httpx
 
+from benchmarks.server_process import started
 from dynasor.embedded_model import path as embedded_model
 from dynasor.engines.vllm import IN_ENGINE
 
@@ -70,19 +69,9 @@ def serve(log: Path, *, gangs: bool = True) -> Iterator[VLLMServer]:
         *("--host", "127.0.0.1", "--port", str(port), "--enable-prompt-tokens-details"),
         *(ENGINE + GANGS if gangs else ENGINE),
     ]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **ENVIRONMENT},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # its engine is a process of its own; the group holds both
-        )
-    try:
+    with started(command, log, ENVIRONMENT, patience=20) as process:
         _wait(server, process, log)
         yield server
-    finally:
-        _end(process)
 
 
 def _wait(server: VLLMServer, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -96,15 +85,3 @@ def _wait(server: VLLMServer, process: subprocess.Popen[bytes], log: Path) -> No
         except httpx.TransportError:
             time.sleep(0.5)
     raise RuntimeError(f"no vLLM server; the end of its log:\n{log.read_text()[-3000:]}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            continue

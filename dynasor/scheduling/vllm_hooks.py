@@ -6,8 +6,11 @@ vLLM loads `register` in each of its processes (entry point `vllm.general_plugin
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from threading import Thread
 from typing import Any
 
 from dynasor.config import SchedulerConfig, scheduler_config
@@ -60,6 +63,23 @@ def _gang_call(self: Any, operation: str, arguments: dict[str, Any]) -> Any:
     if method is None:
         raise ValueError(f"the scheduler in use has no gang operation {operation!r}")
     return method(**arguments)
+
+
+def end_with_parent() -> None:
+    """Have vLLM's engine process end when the one that began it is gone, also by `kill -9`.
+
+    vLLM ends its engine where it ends in good order itself; else the engine would wait for ever, and
+    keep its memory. Does nothing in any other process.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or not multiprocessing.current_process().name.startswith("EngineCore"):
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, name="parent", daemon=True).start()
 
 
 def check_vllm() -> None:

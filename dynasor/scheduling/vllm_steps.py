@@ -16,6 +16,8 @@ from vllm.v1.metrics.stats import PrefixCacheStats
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
+from dynasor.scheduling.vllm_hooks import end_with_parent
+
 LONGEST_LOG = 100_000
 """Steps that are kept; older ones are dropped."""
 _PACE_MEMORY = 0.99
@@ -34,6 +36,7 @@ class CountingScheduler(AsyncScheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        end_with_parent()
         self.pace = 0.0
         """Seconds a step, a running average; 0 before the first."""
         self._steps: deque[tuple[float, int, int, int]] = deque(maxlen=LONGEST_LOG)
