@@ -7,8 +7,9 @@ Virtual time: the real programs, allocator, gang policy and routing rule on simu
 8-billion-parameter model. Each fleet serves the same arrivals per replica under every rule. The load is
 a share of what one replica does under saturation. A query is in time if it takes no longer than --slo
 times its question alone on one replica. Ratios are to the single queue, paired by query, with bootstrap
-intervals. --cost measures processor time of this process a request: of the rule with its account, and of
-the whole router in Ray Serve, whose replicas are stand-ins here. With --keep FILE what was simulated is
+intervals. --cost measures processor time of this process a decision: of the rule with its account, of the
+whole router in Ray Serve, whose replicas are stand-ins here, and of the global view, a report of one of as
+many endpoints. With --keep FILE what was simulated is
 kept there, and the same command goes on where it was (give it the same other options).
 """
 
@@ -43,6 +44,7 @@ from dynasor.scheduling.gang import Hints
 from dynasor.scheduling.placements import Placements
 from dynasor.scheduling.queue import Aging
 from dynasor.traces import read_traces
+from serving.admission_share import GlobalView
 
 H100_LIKE = StepTime(0.012, 1e-4, 3e-5, 1e-8)
 REFERENCE: Routing = "single-queue"
@@ -197,14 +199,18 @@ def _workload(
 
 
 def cost(size: int, requests: int = 20_000, repeats: int = 5) -> dict[str, Any]:
-    """Microseconds of a request, with 16 in each replica."""
+    """Microseconds of a decision: of a request with 16 in each replica, of an endpoint's report."""
     row: dict[str, Any] = {"replicas": size}
-    for name, served in (("rule", _rule_cost), ("Ray router", _router_cost)):
+    for name, served in (
+        ("rule", _rule_cost),
+        ("Ray router", _router_cost),
+        ("global view", _view_cost),
+    ):
         taken = [served(size, requests, seed) for seed in range(repeats)]
         row[name] = [1e6 * each for each in taken]
         middle = median(row[name])
         print(
-            f"{size:4d} replicas, {name:10s}: {middle:5.1f} us a request ({min(row[name]):.1f} to "
+            f"{size:4d} replicas, {name:11s}: {middle:6.1f} us a decision ({min(row[name]):.1f} to "
             f"{max(row[name]):.1f}), so one decides on {1e6 / middle:,.0f} a second",
             flush=True,
         )
@@ -273,6 +279,19 @@ def _router_cost(size: int, requests: int, seed: int) -> float:
 
     del seed
     return asyncio.run(route_all())
+
+
+def _view_cost(size: int, requests: int, seed: int) -> float:
+    """Seconds of a report to the global view, with as many endpoints as replicas."""
+    view = GlobalView(256 * size, None)
+    names = [f"endpoint{number}" for number in range(size)]
+    reports = requests // 10
+    for name in names:
+        view.report(name, 100, 1e5, 256)
+    begin = process_time()
+    for number in range(reports):
+        view.report(names[number % size], 100 + (number + seed) % 7, 1e5, 256)
+    return (process_time() - begin) / reports
 
 
 if __name__ == "__main__":

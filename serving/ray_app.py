@@ -34,6 +34,8 @@ from serving.server import checked
 
 logger = logging.getLogger(__name__)
 
+ENDPOINT_CPUS = 0.01
+"""Cores that an endpoint reserves: so few, and yet not none, that it is not put on a head without cores."""
 CALLS = 100_000
 """Calls that a replica takes at once: the engine has a queue of its own, which knows gangs."""
 SLACK = 60.0
@@ -81,7 +83,7 @@ def application(config: Config, keys: Keys, replica: type[EngineReplica] = Engin
         num_replicas=config.cluster.endpoints,
         max_ongoing_requests=CALLS,
         graceful_shutdown_timeout_s=drain,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": ENDPOINT_CPUS},
     )
     return endpoint.bind(settings, keys, engine, ranker)
 

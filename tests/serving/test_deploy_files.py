@@ -46,10 +46,14 @@ def test_the_settings_of_the_compose_file_are_ours():
     assert config.engine.max_running == 256
 
 
-def test_the_pods_and_the_map_of_the_manifest_are_what_kubernetes_takes():
-    settings, service = kuberay()
-    kubernetes_validate.validate(settings, "1.34", strict=True)
+def test_the_pods_and_what_is_beside_them_are_what_kubernetes_takes():
+    *plain, service = kuberay()
+    for each in plain:
+        kubernetes_validate.validate(each, "1.34", strict=True)
     cluster = service["spec"]["rayClusterConfig"]
+    host, port = cluster["gcsFaultToleranceOptions"]["redisAddress"].split(":")
+    (redis,) = [each for each in plain if each["kind"] == "Service"]
+    assert (redis["metadata"]["name"], redis["spec"]["ports"][0]["port"]) == (host, int(port))
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         check_pod(group["template"], "pod")
     broken = cluster["headGroupSpec"]["template"]
@@ -59,7 +63,7 @@ def test_the_pods_and_the_map_of_the_manifest_are_what_kubernetes_takes():
 
 
 def test_the_application_of_the_manifest_is_what_serve_takes():
-    settings, service = kuberay()
+    settings, *_, service = kuberay()
     assert service["apiVersion"] == "ray.io/v1"
     schema = pytest.importorskip("ray.serve.schema").ServeDeploySchema
     application = schema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
