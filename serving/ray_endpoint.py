@@ -106,7 +106,7 @@ class Endpoint:
             return None
         ranker, calibration = load_ranking(ranking.model)
         scorer = LengthScorer(
-            RemoteRanker(self._ranker, ranker.name, ranking.deadline),
+            RemoteRanker(self._ranker, ranker.name),
             calibration,
             deadline=ranking.deadline,
             window=ranking.window,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ from ray import serve
 
 from dynasor.config import Config
 from dynasor.ranking.scorer import load_ranking
+
+ANSWERED_WITHIN = 1.0
+"""Seconds that a batch may take. No query waits that long: the scorer has a deadline of its own, and
+keeps scores that come late for the next time."""
 
 
 class RankReplica:
@@ -40,13 +45,11 @@ class RemoteRanker:
     Args:
         handle: of the deployment.
         name: of the ranker.
-        deadline: seconds after which its score is of no use.
     """
 
-    def __init__(self, handle: Any, name: str, deadline: float) -> None:
+    def __init__(self, handle: Any, name: str) -> None:
         self._handle = handle
         self._name = name
-        self._deadline = deadline
 
     @property
     def name(self) -> str:
@@ -55,5 +58,6 @@ class RemoteRanker:
 
     def score(self, prompts: Any) -> NDArray[np.float64]:
         """One score a prompt."""
+        until = monotonic() + ANSWERED_WITHIN
         calls = [self._handle.score.remote(prompt) for prompt in prompts]
-        return np.array([call.result(timeout_s=self._deadline) for call in calls])
+        return np.array([call.result(timeout_s=max(until - monotonic(), 0.0)) for call in calls])

@@ -6,6 +6,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from dynasor.config import RankingConfig
 from serving.admission_share import SETTLING
 from tests.serving.running_server import MODEL, QUESTION, settings
 from tests.serving.scripted_engine import ScriptedEngine
@@ -92,6 +93,19 @@ async def test_two_endpoints_have_one_limit_also_when_the_view_of_them_has_died(
             assert 2 <= await let_in(server, http, 12) <= 4
             await asyncio.sleep(AGREED)
             assert 2 <= await let_in(server, http, 12) <= 4
+
+
+async def test_prompts_are_ranked_by_a_deployment_of_its_own(on_ray):
+    ranking = RankingConfig(model="cheap", deadline=5.0)
+    config, engine = settings().model_copy(update={"ranking": ranking}), ScriptedEngine()
+    async with on_ray.running(engine, config=config) as server, server.http() as http:
+        for question in ("Say hello.", "Write an essay of two thousand words on the tides."):
+            asked = [{"role": "user", "content": question}]
+            assert await post(http, {**LONG, "messages": asked}) == 200
+        assert len(processes("RankReplica")) == 1
+    short, long = engine.hints.values()
+    assert short.rank < long.rank
+    assert short.tokens < long.tokens
 
 
 async def test_tokens_that_are_expected_of_all_queries_close_the_door(on_ray):
