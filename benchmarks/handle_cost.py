@@ -66,11 +66,9 @@ def computed(processes: list[psutil.Process]) -> float:
 
 
 async def measure(
-    handle: Any, events: int, options: argparse.Namespace
+    engine: RayServeEngine, events: int, options: argparse.Namespace
 ) -> list[tuple[float, float]]:
     """Seconds a request, of this process and of the replicas, for each repeat; the first warms up."""
-    engine = RayServeEngine(handle)
-    await engine.start()
     processes = replicas()
     room = asyncio.Semaphore(AT_ONCE)
     found = []
@@ -78,11 +76,9 @@ async def measure(
 
         async def one(number: int, repeat: int = repeat) -> None:
             async with room:
-                name = f"{repeat}-{number}"
+                gang = f"{events}-{repeat}-{number // GANG}"
                 sampling = Sampling(max_tokens=events)
-                request = Request(
-                    name, f"{repeat}-{number // GANG}", PROMPT, sampling, report_every=1
-                )
+                request = Request(f"{gang}#{number}", gang, PROMPT, sampling, report_every=1)
                 async for event in engine.submit(request):
                     if isinstance(event, Generation) and event.finish_reason == "error":
                         raise RuntimeError(event.error)
@@ -95,8 +91,29 @@ async def measure(
                 (computed(processes) - theirs) / options.requests,
             )
         )
-    await engine.close()
     return found[1:]
+
+
+async def measure_all(handle: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Milliseconds a request for each number of events, printed."""
+    engine = RayServeEngine(handle)
+    await engine.start()
+    rows = []
+    for events in (int(each) for each in options.events.split(",")):
+        taken = await measure(engine, events, options)
+        row: dict[str, Any] = {"events": events, "requests": options.requests}
+        for name, values in zip(("sender", "replicas"), zip(*taken, strict=True), strict=True):
+            row[name] = [1e3 * value for value in values]
+            middle = median(row[name])
+            print(
+                f"{events:3d} events a request, {name:8s}: {middle:.2f} ms a request "
+                f"({min(row[name]):.2f} to {max(row[name]):.2f}), so one core does "
+                f"{1e3 / middle:,.0f} a second",
+                flush=True,
+            )
+        rows.append(row)
+    await engine.close()
+    return rows
 
 
 def main() -> None:
@@ -122,21 +139,9 @@ def main() -> None:
             request_router_kwargs={"places": PLACES},
         ),
     )
-    rows = []
     try:
         handle = serve.run(deployment.bind(), name="handle-cost", route_prefix=None)
-        for events in (int(each) for each in options.events.split(",")):
-            taken = asyncio.run(measure(handle, events, options))
-            row: dict[str, Any] = {"events": events, "requests": options.requests}
-            for name, values in zip(("sender", "replicas"), zip(*taken, strict=True), strict=True):
-                row[name] = [1e3 * value for value in values]
-                print(
-                    f"{events:3d} events a request, {name:8s}: {median(row[name]):.2f} ms a request "
-                    f"({min(row[name]):.2f} to {max(row[name]):.2f}), so one core does "
-                    f"{1e3 / median(row[name]):,.0f} a second",
-                    flush=True,
-                )
-            rows.append(row)
+        rows = asyncio.run(measure_all(handle, options))
     finally:
         serve.shutdown()
         ray.shutdown()
