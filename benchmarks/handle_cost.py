@@ -1,11 +1,11 @@
 """What one request costs an endpoint and a replica on real Ray Serve, whose engine does nothing.
 
-python -m benchmarks.handle_cost [--requests 2000] [--replicas 2] [--events 1,16] [--repeats 5] [--out FILE]
+python -m benchmarks.handle_cost [--requests 2000] [--replicas 2] [--events 1,16] [--out FILE]
 
 Processor time of the process that sends the requests (`RayServeEngine`, the handle, the router with its
-rule) and of those of the replicas, for each request. `--events` are the parts that a request streams: one
-is its end only. Told is the median with the least and the most of all repeats, and how many requests a
-second so fill one core of the sender: with several endpoints each has a process of its own. What the
+rule) and of those of the replicas, for each request. `--events` are the parts that a request streams:
+one is its end only. Told is the median with the least and the most of all repeats, and how many requests
+a second so fill one core of the sender: with several endpoints each has a process of its own. What the
 decision itself takes is in `benchmarks/routing.py --cost`.
 """
 

@@ -7,10 +7,10 @@ Virtual time: the real programs, allocator, gang policy and routing rule on simu
 8-billion-parameter model. Each fleet serves the same arrivals per replica under every rule. The load is
 a share of what one replica does under saturation. A query is in time if it takes no longer than --slo
 times its question alone on one replica. Ratios are to the single queue, paired by query, with bootstrap
-intervals. --cost measures processor time of this process a decision: of the rule with its account, of the
-whole router in Ray Serve, whose replicas are stand-ins here, and of the global view, a report of one of as
-many endpoints. With --keep FILE what was simulated is
-kept there, and the same command goes on where it was (give it the same other options).
+intervals. --cost measures processor time of this process a decision: of the rule with its account, of
+the whole router in Ray Serve, whose replicas are stand-ins here, and of the global view, a report of one
+of as many endpoints. With --keep FILE what was simulated is kept there, and the same command goes on
+where it was (give it the same other options).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from serving.server import checked
 logger = logging.getLogger(__name__)
 
 ENDPOINT_CPUS = 0.01
-"""Cores that an endpoint reserves: so few, and yet not none, that it is not put on a head without cores."""
+"""Cores that an endpoint reserves: few, but not none, so that it is not put on a head without cores."""
 CALLS = 100_000
 """Calls that a replica takes at once: the engine has a queue of its own, which knows gangs."""
 SLACK = 60.0

@@ -16,9 +16,8 @@ SERVER = """
 import sys, time
 from pathlib import Path
 from benchmarks.server_process import started
-inner = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
 log = Path(sys.argv[1]) / "log"
-with started([sys.executable, "-c", inner], log, {}) as process:
+with started(["sh", "-c", "sleep 600 & echo $!; wait"], log, {}) as process:
     while not (told := log.read_text()).endswith("\\n"):
         time.sleep(0.01)
     print(process.pid, told, flush=True)
