@@ -283,14 +283,14 @@ def _router_cost(size: int, requests: int, seed: int) -> float:
 
 def _view_cost(size: int, requests: int, seed: int) -> float:
     """Seconds of a report to the global view, with as many endpoints as replicas."""
-    view = GlobalView(256 * size, None)
+    view = GlobalView()
     names = [f"endpoint{number}" for number in range(size)]
     reports = requests // 10
     for name in names:
-        view.report(name, 100, 1e5, 256)
+        view.report(name, 100, 1e5, 256, 256 * size, None)
     begin = process_time()
     for number in range(reports):
-        view.report(names[number % size], 100 + (number + seed) % 7, 1e5, 256)
+        view.report(names[number % size], 100 + (number + seed) % 7, 1e5, 256, 256 * size, None)
     return (process_time() - begin) / reports
 
 

@@ -64,34 +64,37 @@ class GlobalView:
     """All reports, and the shares that follow from them; an actor on Ray.
 
     Args:
-        max_queries, max_expected: see `share`.
         clock: seconds.
     """
 
-    def __init__(
-        self,
-        max_queries: int,
-        max_expected: float | None,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        self._limits = (max_queries, max_expected)
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._begun = clock()
         self._reports: dict[str, Report] = {}
 
-    def report(self, endpoint: str, queries: int, expected: float, limit: int) -> int:
+    def report(
+        self,
+        endpoint: str,
+        queries: int,
+        expected: float,
+        limit: int,
+        max_queries: int,
+        max_expected: float | None,
+    ) -> int:
         """Take a report; the endpoint's limit from now on.
 
         Args:
             endpoint: which reports.
             queries, expected, limit: see `Report`.
+            max_queries, max_expected: by the endpoint's configuration, see `share`; that of a new
+                version counts as soon as its first endpoint reports.
         """
         now = self._clock()
         report = self._reports[endpoint] = Report(queries, expected, limit, now)
         for name, each in list(self._reports.items()):
             if now - each.time > FORGOTTEN:
                 del self._reports[name]
-        told = share(self._reports, endpoint, *self._limits)
+        told = share(self._reports, endpoint, max_queries, max_expected)
         if now - self._begun < SETTLING:
             told = min(told, max(limit, queries))
         self._reports[endpoint] = replace(report, limit=told)

@@ -154,7 +154,12 @@ class Endpoint:
                     self._view = await asyncio.to_thread(global_view, self._config)
                 async with asyncio.timeout(REPORT_WITHIN):
                     self._door.max_queries = await self._view.report.remote(
-                        _me(), len(self._service.live), expected, self._door.max_queries
+                        _me(),
+                        len(self._service.live),
+                        expected,
+                        self._door.max_queries,
+                        self._config.server.max_queries,
+                        self._config.cluster.max_expected_tokens,
                     )
                 if self._door.max_queries:
                     self._heard.set()
@@ -186,5 +191,5 @@ def global_view(config: Config) -> Any:
             max_task_retries=0,
             num_cpus=0,
         )
-        .remote(config.server.max_queries, config.cluster.max_expected_tokens)
+        .remote()
     )

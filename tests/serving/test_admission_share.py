@@ -51,18 +51,18 @@ class Time:
 def test_endpoints_together_never_have_more_than_may_be_even_if_the_view_dies(moves, most, dies):
     """Each opens as many queries as it may and wants."""
     time = Time()
-    view = GlobalView(most, None, time)
+    view = GlobalView(time)
     limit, queries = dict.fromkeys("abc", most), dict.fromkeys("abc", 0)
 
     def report(name):
-        limit[name] = view.report(name, queries[name], 0.0, limit[name])
+        limit[name] = view.report(name, queries[name], 0.0, limit[name], most, None)
 
     for name in "abcabc":  # all begin with the whole, until they know of each other
         report(name)
     time.now += SETTLING
     for number, (name, wanted) in enumerate(moves):
         if dies and number == len(moves) // 2:
-            view = GlobalView(most, None, time)
+            view = GlobalView(time)
             for each in "cab":
                 report(each)
             time.now += SETTLING
@@ -76,25 +76,35 @@ def test_endpoints_together_never_have_more_than_may_be_even_if_the_view_dies(mo
 
 def test_an_endpoint_that_is_gone_gives_its_part_back():
     time = Time()
-    view = GlobalView(10, None, time)
+    view = GlobalView(time)
     time.now = SETTLING
-    assert view.report("a", 0, 0.0, 10) == 10
-    assert view.report("b", 4, 0.0, 10) == 4  # which it has already; the others are taken
-    assert view.report("a", 0, 0.0, 10) == 3
-    assert view.report("b", 4, 0.0, 4) == 4 + 3
+    assert view.report("a", 0, 0.0, 10, 10, None) == 10
+    assert view.report("b", 4, 0.0, 10, 10, None) == 4  # which it has already; the others are taken
+    assert view.report("a", 0, 0.0, 10, 10, None) == 3
+    assert view.report("b", 4, 0.0, 4, 10, None) == 4 + 3
     time.now += FORGOTTEN + 0.1
-    assert view.report("a", 0, 0.0, 3) == 10
+    assert view.report("a", 0, 0.0, 3, 10, None) == 10
     view.leave("a")
     view.leave("a")
-    assert view.report("c", 0, 0.0, 10) == 10
+    assert view.report("c", 0, 0.0, 10, 10, None) == 10
 
 
 def test_a_new_view_knows_all_again_after_each_endpoint_has_reported():
     time = Time()
-    new = GlobalView(10, None, time)
-    assert new.report("b", 3, 0.0, 4) == 4  # though it knows of nobody else yet
-    assert new.report("a", 5, 0.0, 6) == 6
-    assert new.report("b", 1, 0.0, 4) == 1 + 2  # its part of what is free
+    new = GlobalView(time)
+    assert new.report("b", 3, 0.0, 4, 10, None) == 4  # though it knows of nobody else yet
+    assert new.report("a", 5, 0.0, 6, 10, None) == 6
+    assert new.report("b", 1, 0.0, 4, 10, None) == 1 + 2  # its part of what is free
     time.now += SETTLING
-    assert new.report("a", 5, 0.0, 6) == 5 + 2
-    assert new.report("b", 1, 0.0, 3) == 3
+    assert new.report("a", 5, 0.0, 6, 10, None) == 5 + 2
+    assert new.report("b", 1, 0.0, 3, 10, None) == 3
+
+
+def test_a_new_version_brings_its_limits():
+    time = Time()
+    view = GlobalView(time)
+    time.now = SETTLING
+    assert view.report("old", 2, 900.0, 4, 4, None) == 4
+    view.leave("old")
+    assert view.report("new", 2, 900.0, 8, 8, None) == 8
+    assert view.report("new", 2, 900.0, 8, 8, 500.0) == 2
