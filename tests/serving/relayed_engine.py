@@ -31,10 +31,7 @@ class Relay:
             method, arguments = await _receive(reader)
             try:
                 if method == "submit":
-                    async with aclosing(self.engine.submit(*arguments)) as events:
-                        async for event in events:
-                            _send(writer, event)
-                            await writer.drain()
+                    await self._submit(arguments[0], reader, writer)
                 else:
                     told = getattr(self.engine, method)(*arguments)
                     _send(writer, await told if isawaitable(told) else told)
@@ -42,6 +39,25 @@ class Relay:
                 _send(writer, error)
             await writer.drain()
         writer.close()
+
+    async def _submit(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Events of a request, until it ends or the replica leaves."""
+
+        async def tell() -> None:
+            async with aclosing(self.engine.submit(request)) as events:
+                async for event in events:
+                    _send(writer, event)
+                    await writer.drain()
+
+        telling, left = asyncio.create_task(tell()), asyncio.create_task(reader.read(1))
+        await asyncio.wait([telling, left], return_when=asyncio.FIRST_COMPLETED)
+        left.cancel()
+        if not telling.done():
+            telling.cancel()
+        with suppress(asyncio.CancelledError):
+            await telling
 
     async def close(self) -> None:
         self._server.close()
