@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 
 from opentelemetry import trace
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import Span, Tracer
 
 from algorithms.program import Program, Request
 from certaindex.equivalence import AnswerEquivalence, ExactEquivalence
@@ -185,17 +185,23 @@ class QueryService:
             yield query
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            del self.live[plan.id]
-            if not self.live:
-                self.idle.set()
-            query.ended = True
-            self.ended.append(query)
-            self._metrics.query_ended(query)
-            self._note(query, visit)
-            span.set_attribute("samples", program.votes().n)
-            span.set_attribute("stopped", query.outcome.reason if query.outcome else "left")
-            span.end()
+            try:
+                await asyncio.gather(task, return_exceptions=True)
+            finally:  # Ray Serve cancels who serves a client that has left, also while this waits
+                self._ended(query, program, visit, span)
+
+    def _ended(self, query: LiveQuery, program: Program, visit: Visit, span: Span) -> None:
+        """Nothing of a query runs any more: count it and let go of it."""
+        del self.live[query.plan.id]
+        if not self.live:
+            self.idle.set()
+        query.ended = True
+        self.ended.append(query)
+        self._metrics.query_ended(query)
+        self._note(query, visit)
+        span.set_attribute("samples", program.votes().n)
+        span.set_attribute("stopped", query.outcome.reason if query.outcome else "left")
+        span.end()
 
     def _note(self, query: LiveQuery, visit: Visit) -> None:
         """Charge the key, and say in the log what became of the query."""

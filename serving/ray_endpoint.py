@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -65,7 +65,7 @@ class Endpoint:
         """What Serve calls for each connection and for the begin and the end."""
 
         async def serve_connection(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._serve(scope, receive, send)
+            await self._serve(scope, receive, _without_name(send))
 
         return serve_connection  # uvicorn takes no bound method for ASGI 3
 
@@ -171,6 +171,18 @@ class Endpoint:
                     logger.warning("no news of the global view: %s", problem)
                 known = False
             await asyncio.sleep(REPORT_EVERY)
+
+
+def _without_name(send: Send) -> Send:
+    """Send answers without their ids: Serve's proxy adds them, as it gave them to the requests."""
+
+    async def pass_on(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            headers = [pair for pair in message["headers"] if pair[0].lower() != b"x-request-id"]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return pass_on
 
 
 def _me() -> str:

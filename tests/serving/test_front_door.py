@@ -245,6 +245,39 @@ async def test_a_client_that_does_not_read_a_whole_answer_frees_its_place():
         writer.close()
 
 
+async def test_a_query_is_let_go_of_also_if_its_handler_is_cancelled_while_its_client_leaves():
+    """As Ray Serve does; uvicorn does not."""
+
+    class Slow(ScriptedEngine):
+        async def abort(self, ids):
+            await asyncio.sleep(0.2)
+
+    engine, left = Slow(lambda request: None), asyncio.Event()
+    body = [{"type": "http.request", "body": json.dumps(BODY).encode(), "more_body": False}]
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+
+    async def receive():
+        if body:
+            return body.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    async with running(engine) as server:
+        serving = asyncio.create_task(server.door({**scope, "query_string": b""}, receive, send))
+        while not engine.running:
+            await asyncio.sleep(0.01)
+        left.set()
+        await asyncio.sleep(0.05)
+        serving.cancel()
+        assert isinstance((await asyncio.gather(serving, return_exceptions=True))[0], BaseException)
+        assert not server.service.live
+        assert server.service.idle.is_set()
+
+
 async def test_other_sites_pages_and_names_are_kept_out(shared):
     async with shared.http() as http:
         foreign = await http.post(

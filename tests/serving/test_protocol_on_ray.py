@@ -22,6 +22,10 @@ INSIDE = {
     "test_rules_that_clients_bring_are_not_played_on",
     "test_neither_keys_nor_prompts_reach_the_log",
     "test_queries_at_once_are_limited_for_each_key",
+    "test_a_query_is_let_go_of_also_if_its_handler_is_cancelled_while_its_client_leaves",
+    "test_the_id_of_a_request_is_in_answer_and_log",  # see below
+    # Its answers come before all requests of a query are there.
+    "test_an_engine_with_room_is_filled",
     # Serve's proxy reads for a client that does not.
     "test_a_client_that_does_not_read_on_loses_its_gang",
     "test_a_client_that_does_not_read_a_whole_answer_frees_its_place",
@@ -56,3 +60,11 @@ async def shared(on_ray):
     """In place of the one in this process."""
     async with on_ray.running(ScriptedEngine()) as server:
         yield server
+
+
+async def test_an_answer_has_the_id_of_its_request_once(shared):
+    async with shared.http() as http:
+        named = await http.get("/healthz", headers={"X-Request-Id": "me-1"})
+        other = await http.get("/healthz")
+    assert named.headers.get_list("x-request-id") == ["me-1"]
+    assert len(other.headers.get_list("x-request-id")) == 1
