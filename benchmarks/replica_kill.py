@@ -2,8 +2,9 @@
 
 python -m benchmarks.replica_kill [--kills 10] [--hang] [--replicas 2] [--clients 8] [--out FILE]
 
-Told for each kill: how the queries ended that were in flight or came until the replica was back, seconds
-until it was, and the longest time without any answer. With --hang the replica is stopped (SIGSTOP), not
+Told for each kill: how the queries ended that were in flight or came until as many replicas served again
+as before, seconds until Serve had found it and until they did, and the longest time without any answer.
+With --hang the replica is stopped (SIGSTOP), not
 killed: Serve's health check has to find it. A query that fails, or is billed for more or fewer samples
 than it had, ends the program with exit code 1.
 """
@@ -16,11 +17,14 @@ import json
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import openai
+import ray
+from ray import serve
 
 from benchmarks.endpoint_process import Served, serving
 
@@ -79,23 +83,36 @@ async def run(served: Served, options: argparse.Namespace) -> list[dict[str, Any
             else:
                 victim.kill()
             begin = time.monotonic()
-            back = await _until_back(served, victim.pid, options.replicas)
+            found = await _seconds_until(lambda: running() < options.replicas)
+            back = await _seconds_until(lambda: running() >= options.replicas)
             await asyncio.sleep(SETTLE)
             over.set()
             await asyncio.gather(*players)
             after = [begin, *sorted(end for end in ends if end > begin)]
             silence = max((b - a for a, b in pairwise(after)), default=None)
-            rounds.append({"back_seconds": back, "longest_silence": silence, "ends": dict(seen)})
+            rounds.append(
+                {
+                    "found_seconds": found,
+                    "back_seconds": None if back is None or found is None else found + back,
+                    "longest_silence": silence,
+                    "ends": dict(seen),
+                }
+            )
             print(json.dumps(rounds[-1]), flush=True)
     return rounds
 
 
-async def _until_back(served: Served, killed: int, replicas: int) -> float | None:
-    """Seconds until there are as many replicas as before; None if that takes too long."""
+def running() -> int:
+    """Engine replicas that serve, as Serve's controller knows it."""
+    whole = serve.status().applications["dynasor"].deployments["EngineReplica"]
+    return sum(n for state, n in whole.replica_states.items() if state == "RUNNING")
+
+
+async def _seconds_until(true: Callable[[], bool]) -> float | None:
+    """None if that takes too long."""
     begin = time.monotonic()
     while time.monotonic() - begin < PATIENCE:
-        alive = [each for each in served.replicas() if each.pid != killed and each.is_running()]
-        if len(alive) >= replicas and all("Replica:" in each.name() for each in alive):
+        if await asyncio.to_thread(true):
             return time.monotonic() - begin
         await asyncio.sleep(0.1)
     return None
@@ -123,7 +140,9 @@ def main() -> None:
     options = parser.parse_args()
     log = Path(tempfile.mkdtemp()) / "serve.log"
     with serving(log, "--replicas", str(options.replicas)) as served:
+        ray.init(address="auto", log_to_driver=False)
         rounds = asyncio.run(run(served, options))
+        ray.shutdown()
     raise SystemExit(1 if report("rounds", rounds, options.out) else 0)
 
 

@@ -27,9 +27,8 @@ from typing import Any
 
 import openai
 import ray
-from ray import serve
 
-from benchmarks.replica_kill import ask, report
+from benchmarks.replica_kill import ask, report, running
 from serving.ray_app import ENVIRONMENT
 
 PATIENCE = 240.0
@@ -45,12 +44,6 @@ scale_down_after = 10
 port = {port}
 drain = 20
 """
-
-
-def running() -> int:
-    """Engine replicas that serve."""
-    whole = serve.status().applications["dynasor"].deployments["EngineReplica"]
-    return sum(n for state, n in whole.replica_states.items() if state == "RUNNING")
 
 
 async def part(
