@@ -36,7 +36,7 @@ CONFIG = """
 [cluster]
 min_replicas = 1
 max_replicas = {most}
-tokens_a_replica = 1500
+tokens_a_replica = 500
 scale_up_after = 2
 scale_down_after = 10
 
