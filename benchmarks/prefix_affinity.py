@@ -49,7 +49,7 @@ from serving.ray_app import ENVIRONMENT
 
 APP = "prefix-affinity"
 PLACES = 16  # of a replica
-ADMISSION = 6
+ADMISSION = 3  # with waves of 8 less than the places, so that gangs need not be split
 CONVERSATIONS = 12
 TURNS = 4  # of a conversation, each a question and its answer
 COUNTERS = ("prefix_queries", "prefix_hits")
@@ -176,11 +176,14 @@ def served(router: str, options: argparse.Namespace) -> dict[str, Any]:
             request_router_class=ROUTERS[router], request_router_kwargs={"places": PLACES}
         ),
     )
-    handle = serve.run(deployment.bind(config.model_dump(mode="json")), name=APP, route_prefix=None)
+    # A name for each: Serve may give a handle the router of an earlier deployment of the same name.
+    name = f"{APP}-{router.replace(' ', '-')}"
+    bound = deployment.bind(config.model_dump(mode="json"))
     try:
+        handle = serve.run(bound, name=name, route_prefix=None)
         return asyncio.run(play(handle, options.queries))
     finally:
-        serve.delete(APP)
+        serve.delete(name)
 
 
 def compared(found: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
