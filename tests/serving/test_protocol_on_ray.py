@@ -24,7 +24,7 @@ INSIDE = {
     "test_queries_at_once_are_limited_for_each_key",
     "test_a_query_is_let_go_of_also_if_its_handler_is_cancelled_while_its_client_leaves",
     "test_the_id_of_a_request_is_in_answer_and_log",  # see below
-    # Its answers come before all requests of a query are there.
+    # Fewer of a query's requests were under way at once there; it was not looked into why.
     "test_an_engine_with_room_is_filled",
     # Serve's proxy reads for a client that does not.
     "test_a_client_that_does_not_read_on_loses_its_gang",
