@@ -285,6 +285,7 @@ def _print(tuned: Tuned, problem: Problem, console: Console) -> None:
                 heading,
                 justify="left" if heading in ("setting", "") else "right",
                 no_wrap=heading in ("setting", "tokens", "p90, s"),
+                overflow="fold",  # a narrow terminal takes more lines, and no letters
             )
         rows = [(chosen, tuned.expected[name].latency.percentile(90), "chosen")]
         neighbours = [each for each in tuned.neighbours if each.group == name]

@@ -34,10 +34,16 @@ class Rung(NamedTuple):
 
 
 def ladder(settings: Sequence[Rung]) -> list[Rung]:
-    """The first setting, and those after it that have clearly less work than the one before them."""
+    """The first setting, and those after it that have clearly less work than the one before them.
+
+    A narrower wave has less work too, but its queries take more rounds: under overload they would be
+    answered later and not sooner, so such settings are left out.
+    """
     rungs = [settings[0]]
     for setting in settings[1:]:
         last = rungs[-1].work
+        if setting.wave < settings[0].wave:
+            continue
         if last is None or setting.work is None or setting.work > LESS * last:
             continue
         rungs.append(setting)
