@@ -137,5 +137,9 @@ def test_tokens_of_a_day_come_back_at_midnight():
 
 
 def test_bolder_settings_do_not_make_a_query_wait_for_more_rounds():
-    base, narrow, wide = Rung("default", 16, 4, 800), Rung("esc:3", 16, 1, 500), Rung("x", 16, 4, 600)
+    base, narrow, wide = (
+        Rung("default", 16, 4, 800),
+        Rung("esc:3", 16, 1, 500),
+        Rung("x", 16, 4, 600),
+    )
     assert ladder([base, narrow, wide]) == [base, wide]
