@@ -207,9 +207,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for number in range(options.turns):
         for side in sides if number % 2 == 0 else sides[::-1]:
             queries = arrivals(rate, options.factor, options.seconds, options.seed + number)
-            control = {"DYNASOR_SLO__WATCH__CONTROL": str(side == "on").lower()}
-            log = Path(tempfile.mkdtemp()) / "serve.log"
-            with serving(log, "--config", str(options.config), environment=control) as served:
+            folder = Path(tempfile.mkdtemp())
+            evidence = str(folder / "evidence.json")  # no side knows what another has learned
+            control = str(side == "on").lower()
+            changed = {
+                "DYNASOR_SLO__WATCH__CONTROL": control,
+                "DYNASOR_SLO__WATCH__FILE": evidence,
+            }
+            settings = ("--config", str(options.config))
+            with serving(folder / "serve.log", *settings, environment=changed) as served:
                 # The full budget's answer is the same on both sides, and "off" refuses nobody.
                 seen, answers = asyncio.run(turn(served, queries, options, again=side == "off"))
             asked[side] += queries

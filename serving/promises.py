@@ -121,6 +121,8 @@ class Promises:
         """A query begins; its expected work, tokens."""
         work = plan.admission.work if plan.admission else self.pace.expected(_kind(plan))
         self.pace.enter(work)
+        if plan.admission is not None:
+            plan.admission.of.begun(plan.admission)
         return work
 
     def ended(
@@ -132,6 +134,8 @@ class Promises:
         ended = outcome is not None and outcome.reason != "failed"
         self.pace.leave(work, ended=ended)
         if outcome is None or not ended:
+            if plan.admission is not None:
+                plan.admission.of.left(plan.admission)
             return
         self.pace.learn(_kind(plan), outcome.bill.output)
         if plan.admission is not None:

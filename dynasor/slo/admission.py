@@ -26,9 +26,9 @@ class Refusal(NamedTuple):
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Admission:
-    """How a query of a class is served.
+    """How a query of a class is served; each query has its own.
 
     Attributes:
         of: the class.

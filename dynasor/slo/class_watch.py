@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from random import Random
 
 from dynasor.slo.admission import Admission, Refusal
+from dynasor.slo.arrival_order import ArrivalOrder
 from dynasor.slo.audited_loss import AuditedLoss
 from dynasor.slo.calibration_set import ClassCalibration
 from dynasor.slo.class_status import Status
@@ -93,6 +94,7 @@ class ClassWatch:
             risk=self._config.risk,
             period=self._config.period,
         )
+        self._open = ArrivalOrder[Admission, Traits]()
 
     def _reference(self, rung: Rung) -> list[Traits]:
         """How calibrated queries ended under a setting; none of one that can lose nothing."""
@@ -153,6 +155,15 @@ class ClassWatch:
             return Refusal(late, "overloaded", choice.wait)
         return None
 
+    def begun(self, admission: Admission) -> None:
+        """A query begins that was admitted."""
+        if admission.round == self._round:
+            self._open.begin(admission)
+
+    def left(self, admission: Admission) -> None:
+        """A query that has begun will have no answer: its client left, or it failed."""
+        self._compare(admission, None)
+
     def spend(self, tokens: int) -> None:
         """A query of the class has cost so many output tokens, whatever became of it."""
         self._day.spend(tokens)
@@ -180,16 +191,20 @@ class ClassWatch:
         if admission.round != self._round:
             return
         self._control.ended(admission.choice.predicted, seconds)
-        if traits is None:
-            return
-        level = admission.choice.level
-        alarm = self._drift.see(level, traits)
-        if alarm is not None:
-            under = f" under {self._ladder[level]}" if level else ""
-            self._fall_back(
-                f"drift: the {alarm.trait.replace('_', ' ')} of live queries are not those of the "
-                f"calibration, seen after {alarm.queries} queries{under}"
-            )
+        self._compare(admission, traits)
+
+    def _compare(self, admission: Admission, traits: Traits | None) -> None:
+        """Compare the queries with the calibration that are due now that this one has ended."""
+        for each, live in self._open.end(admission, traits):
+            level = each.choice.level
+            alarm = self._drift.see(level, live)
+            if alarm is not None:
+                under = f" under {self._ladder[level]}" if level else ""
+                self._fall_back(
+                    f"drift: the {alarm.trait.replace('_', ' ')} of live queries are not those of the "
+                    f"calibration, seen after {alarm.queries} queries{under}"
+                )
+                return
 
     def audited(self, admission: Admission, *, differed: bool | None) -> None:
         """An audit has ended; None: it was dropped."""
@@ -212,10 +227,15 @@ class ClassWatch:
     def _fall_back(self, what: str) -> None:
         """To a safer setting; after an alarm no bolder one is used, for none is certified any more."""
         self._round += 1
-        safer = max(0, self._place - 1) if self._config.fallback == "safer" else 0
-        self._serve_alone(safer, self.setting.wave)
+        place = self._safer() if self._config.fallback == "safer" else 0
+        self._serve_alone(place, self.setting.wave)
         self.alarms.append(what)
         logger.warning("class %s: %s; from now on: %s", self.name, what, self.setting)
+
+    def _safer(self) -> int:
+        """Place of the next safer setting with no narrower wave, which would take more rounds."""
+        wave, safer = self.setting.wave, range(self._place - 1, 0, -1)
+        return next((place for place in safer if self._certified[place].wave >= wave), 0)
 
     def _serve_alone(self, place: int, wave: int) -> None:
         """One certified setting; the full budget at a wave that has served, to take no longer."""

@@ -1,15 +1,13 @@
 """What a class knows goes to a file and back; what is no such file is refused with one reason."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from dynasor.errors import DataError
 from dynasor.slo.kept_evidence import KeptEvidence
-from dynasor.slo.load_control import Choice
 from dynasor.slo.rungs import FULL
-from tests.dynasor.test_slo_class_watch import BOLD, LIKE, RULES, UNLIKE, lose, watch
+from tests.dynasor.test_slo_class_watch import BOLD, LIKE, RULES, UNLIKE, bold, lose, serve, watch
 
 
 def again(each, path, **config):
@@ -23,8 +21,8 @@ def again(each, path, **config):
 def test_evidence_that_has_led_to_nothing_yet_is_kept(tmp_path):
     each = watch()
     for _ in range(20):
-        each.ended(each.admit(), 1.0, 90, LIKE)
-        each.ended(replace(each.admit(), choice=Choice(1, None), base=False), 1.0, 60, BOLD)
+        serve(each, each.admit(), 1.0, 90, LIKE)
+        serve(each, bold(each), 1.0, 60, BOLD)
         each.audited(each.admit(), differed=False)
     each.audited(each.admit(), differed=True)
     each.audited(each.admit(), differed=None)
@@ -48,7 +46,7 @@ def test_alarms_and_the_setting_that_they_led_to_are_kept(tmp_path):
     assert (last.setting[:3], len(last.alarms)) == (each.setting[:3], 2)
     assert last.setting.rule == FULL
     for _ in range(50):
-        last.ended(last.admit(), 1.0, 300, UNLIKE)
+        serve(last, last.admit(), 1.0, 300, UNLIKE)
     assert len(last.alarms) == 2
 
 
