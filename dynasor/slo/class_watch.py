@@ -159,9 +159,11 @@ class ClassWatch:
         """A query begins that was admitted."""
         if admission.round == self._round:
             self._open.begin(admission)
+            self._control.begun(admission, admission.choice.predicted)
 
     def left(self, admission: Admission) -> None:
         """A query that has begun will have no answer: its client left, or it failed."""
+        self._control.left(admission)
         self._compare(admission, None)
 
     def spend(self, tokens: int) -> None:
@@ -190,7 +192,7 @@ class ClassWatch:
         self._recent.answered(in_time=in_time, tokens=tokens, at_deadline=at_deadline)
         if admission.round != self._round:
             return
-        self._control.ended(admission.choice.predicted, seconds)
+        self._control.ended(admission, seconds)
         self._compare(admission, traits)
 
     def _compare(self, admission: Admission, traits: Traits | None) -> None:

@@ -7,20 +7,17 @@ work). How far single queries stray from that is learned from those that have en
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from math import ceil
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 from typing import NamedTuple
+
+from dynasor.slo.strayed import Curve, Strayed
 
 HALF_LIFE = 60.0
 """Seconds at a level of load after which what was learned there counts half."""
 LEARNED = 3
 """Queries that must have ended at a level of load before its pace is known."""
-REMEMBERED = 200
-"""Ended queries by which it is known how far single ones stray."""
-EXPERIENCE = 20
-"""Queries of a class that must have ended before one is refused."""
 TRADE = 0.5
 """Share of the allowed time from which on bolder rungs serve."""
 KINDS = 256
@@ -43,7 +40,7 @@ class Pace:
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self._then = clock()
         self.inside = 0
         self.work = 0.0
@@ -92,7 +89,7 @@ class Pace:
 
     def _pass(self) -> _Level:
         """Count the time since the last change for the level of load that it was spent at."""
-        now = self._clock()
+        now = self.clock()
         level = self._levels.setdefault(self.inside.bit_length(), _Level())
         if self.inside:
             level.spend(now - self._then)
@@ -157,9 +154,13 @@ class LoadControl:
     queries is in time. Up to `TRADE` of it the first rung serves; from there to all of it the bolder
     ones take over in even steps. (Were the first rung kept to the end, the server would be full of
     queries that are served carefully, and others would be refused for them.) Each rung gives up samples
-    of the queries that are the most certain before those of others. Beyond the allowed time a query is
-    refused, unless the server is empty or could not keep the promise even then, for waiting would not
-    help, or has not yet seen how far such queries stray from what is expected of them.
+    of the queries that are the most certain before those of others.
+
+    Beyond the allowed time a query is refused if with it the promised share of the last queries would
+    not be in time any more: a promise is about a share of all, so one that may be late is served as
+    long as the others leave room for it. None is refused when the server is empty or could not keep the
+    promise even then, for waiting would not help, or has not yet seen how far such queries stray from
+    what is expected of them.
 
     Args:
         works: expected work of a query on each rung, tokens; less from rung to rung. None: that of its
@@ -176,14 +177,16 @@ class LoadControl:
         self._kind = kind
         self._targets = targets
         self._pace = pace
-        self._ended: deque[float] = deque(maxlen=REMEMBERED)  # seconds over those expected
+        self._strayed = Strayed(max((each.seconds for each in targets), default=0.0), pace.clock)
 
     def choose(self) -> Choice:
         """For a query that comes now."""
         first = self.first()
         if first.predicted is None or not self._targets:
             return first
-        allowed = min(target.seconds / self._slow(target.share) for target in self._targets)
+        curve = self._strayed.curve()
+        slow = {target: max(curve.times(target.share), 1e-6) for target in self._targets}
+        allowed = min(target.seconds / slow[target] for target in self._targets)
         level = self._level(first.predicted / allowed)
         work = self.work(level)
         predicted, alone = self._pace.seconds(work), self._pace.alone(work)
@@ -191,9 +194,17 @@ class LoadControl:
         assert alone is not None
         if predicted <= allowed or not self._pace.inside or alone > allowed:
             return Choice(level, predicted)
-        if len(self._ended) < EXPERIENCE:
+        if not self._strayed.known or self._kept_with(predicted, curve):
             return Choice(level, predicted)
         return Choice(level, predicted, wait=predicted - allowed)
+
+    def _kept_with(self, predicted: float, curve: Curve) -> bool:
+        """Whether the last queries and one that takes so long are expected to keep all targets."""
+        for target in self._targets:
+            in_time, of = self._strayed.in_time(target.seconds, curve)
+            if in_time + curve.share(target.seconds / predicted) < target.share * (of + 1):
+                return False
+        return True
 
     def _level(self, used: float) -> int:
         """The rung when so much of the allowed time is expected to be used."""
@@ -211,10 +222,18 @@ class LoadControl:
         known = self._works[level]
         return self._pace.expected(self._kind) if known is None else known
 
-    def ended(self, predicted: float | None, seconds: float) -> None:
-        """A query that was expected to take so long has taken so long."""
-        if predicted:
-            self._ended.append(seconds / predicted)
+    def begun(self, query: Hashable, predicted: float | None) -> None:
+        """A query begins that is expected to take so many seconds."""
+        if predicted is not None:
+            self._strayed.begin(query, predicted)
+
+    def ended(self, query: Hashable, seconds: float) -> None:
+        """It has taken so long."""
+        self._strayed.end(query, seconds)
+
+    def left(self, query: Hashable) -> None:
+        """It has no answer, and nothing can be learned from it."""
+        self._strayed.drop(query)
 
     def attained(self, level: int) -> float:
         """Share of the queries that came now on that rung and would meet the hardest target in time.
@@ -224,15 +243,4 @@ class LoadControl:
         predicted = self._pace.seconds(self.work(level))
         if predicted is None or not self._targets:
             return 1.0
-        limit = max(self._targets).seconds
-        ratios = self._ratios()
-        return sum(ratio * predicted <= limit for ratio in ratios) / len(ratios)
-
-    def _ratios(self) -> list[float]:
-        """How far queries stray; as long as few have ended, others take what is expected of them."""
-        return [1.0] * (EXPERIENCE - len(self._ended)) + list(self._ended)
-
-    def _slow(self, share: float) -> float:
-        """Such a share of the queries takes at most so many times what is expected of them."""
-        ratios = sorted(self._ratios())
-        return max(ratios[min(len(ratios), ceil(share * (len(ratios) + 1))) - 1], 1e-6)
+        return self._strayed.curve().share(max(self._targets).seconds / predicted)

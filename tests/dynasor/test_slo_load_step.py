@@ -18,13 +18,14 @@ class Job:
     begun: float
     part: int
     choice: Choice
+    number: int
 
 
 class Server:
     """Equal shares: with n inside each gets pace(n) / n."""
 
     def __init__(self, seed, controlled):
-        self.now = 0.0
+        self.now, self.came = 0.0, 0
         self.random = Random(seed)
         self.pace = Pace(lambda: self.now)
         self.control = LoadControl(WORKS, [TARGET], self.pace, "class all")
@@ -40,9 +41,13 @@ class Server:
             self.refused[part] += 1
             return
         self.bold[part] += choice.level
+        self.came += 1
         work = WORKS[choice.level]
         self.pace.enter(work)
-        self.jobs.append(Job(self.random.gammavariate(2, work / 2), self.now, part, choice))
+        self.control.begun(self.came, choice.predicted)
+        self.jobs.append(
+            Job(self.random.gammavariate(2, work / 2), self.now, part, choice, self.came)
+        )
 
     def run(self, until):
         while self.jobs:
@@ -55,10 +60,13 @@ class Server:
             if self.now >= until:
                 return
             self.jobs.remove(first)
-            self.pace.leave(WORKS[first.choice.level], ended=True)
-            self.control.ended(first.choice.predicted, self.now - first.begun)
-            self.seconds[first.part].append(self.now - first.begun)
+            self.end(first, WORKS[first.choice.level])
         self.now = until
+
+    def end(self, job, work):
+        self.pace.leave(work, ended=True)
+        self.control.ended(job.number, self.now - job.begun)
+        self.seconds[job.part].append(self.now - job.begun)
 
     def step(self, planned, factor, length=120.0):
         for part in range(3):
@@ -118,3 +126,49 @@ def test_beyond_what_boldness_can_serve_some_are_refused_and_the_others_are_in_t
     # It goes on serving about as much as it can: 16 bold queries a second.
     assert len(server.seconds[1]) > 0.85 * 16 * 120
     assert server.in_time(2) > 0.9
+
+
+class ShortestFirst(Server):
+    """As our scheduler serves: the least work first, and nothing bolder is certified."""
+
+    def __init__(self, seed, controlled):
+        super().__init__(seed, controlled)
+        both = [TARGET, Target(0.5, 3.0)]
+        self.control = LoadControl((100.0,), both, self.pace, "class all")
+
+    def arrive(self, part):
+        before = len(self.jobs)
+        super().arrive(part)
+        for job in self.jobs[before:]:
+            job.left = 100.0 * self.random.lognormvariate(-0.5, 1.0)  # 100 in the mean
+
+    def run(self, until):
+        while self.jobs:
+            self.jobs.sort(key=lambda job: job.left)
+            running = self.jobs[:BATCH]
+            step = min(running[0].left / ALONE, until - self.now)
+            self.now += step
+            for job in running:
+                job.left -= step * ALONE
+            if self.now >= until:
+                return
+            self.end(self.jobs.pop(0), 100.0)
+        self.now = until
+
+
+def test_where_short_work_goes_first_nobody_is_refused_for_long_work_that_is_few():
+    servers = [
+        ShortestFirst(seed, controlled=True).step(planned=5.0, factor=1.0) for seed in range(5)
+    ]
+    assert sum(sum(server.refused.values()) for server in servers) == 0
+    assert min(server.in_time(part) for server in servers for part in range(3)) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_work_that_is_passed_over_counts_as_late_before_it_ends(seed):
+    controlled, free = (
+        ShortestFirst(seed, on).step(planned=5.0, factor=4.0) for on in (True, False)
+    )
+    assert free.in_time(1) < 0.85
+    assert controlled.in_time(1) > 0.86
+    assert controlled.in_time(2) > 0.95 > free.in_time(2)

@@ -15,8 +15,8 @@ from dynasor.slo.calibration_set import (
     CertifiedSetting,
     ClassCalibration,
 )
-from dynasor.slo.load_control import EXPERIENCE
 from dynasor.slo.promise import ClassSettings
+from dynasor.slo.strayed import EXPERIENCE
 from serving.app import reconfigure
 from serving.keys import Keys
 from serving.promises import Promises, load_calibration
@@ -178,8 +178,10 @@ async def test_an_audit_stops_when_the_server_is_needed_and_goes_on_where_it_was
         while not any(r.program.endswith("-audit") for r in engine.requests):
             await asyncio.sleep(0.01)
         busy(server.service.promises.pace, inside=8, seconds=20.0)
-        for _ in range(EXPERIENCE):
-            server.service.promises.classes["all"]._control.ended(5.0, 5.0)
+        control = server.service.promises.classes["all"]._control
+        for number in range(EXPERIENCE):  # as late as was expected
+            control.begun(number, 6.0)
+            control.ended(number, 6.0)
         with pytest.raises(openai.RateLimitError) as refused:
             await ask(server)
         while engine.running:
