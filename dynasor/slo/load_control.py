@@ -2,7 +2,7 @@
 
 How long a query that comes now will take is the work inside and its own, over the pace at which work
 leaves (Little, "A proof for the queuing formula L = lambda W", 1961, with queries weighed by their
-work). How far single queries stray from that is learned from those that have ended.
+work). How far single queries stray from that is learned from the last ones, see `strayed.py`.
 """
 
 from __future__ import annotations
