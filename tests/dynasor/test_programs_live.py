@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from algorithms.agentwrite import AgentWrite, Care
+from algorithms.chat import Chat
+from algorithms.program import Generation, Sampling
+from certaindex.answers import extract
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
@@ -71,6 +75,39 @@ async def test_it_answers_an_easy_question(vllm_engine, easy_rows, name, certain
     assert 0 <= outcome.certainty.value <= 1
     if not certaindex:
         assert outcome.reason in ("complete", "certain")
+
+
+async def test_plain_answers_are_a_gang_and_go_on_from_what_was_begun(vllm_engine, easy_rows):
+    row = easy_rows[3]
+    prompt = ({"role": "user", "content": row["question"]},)
+    sampling = Sampling(seed=3, max_tokens=200)
+    runtime = Runtime(vllm_engine, PerQuery(parse_rule("fixed:3"), 3))
+    plain = Chat("chat", prompt, sampling=sampling, choices=3)
+    outcome = await runtime.solve(plain)
+    assert (outcome.reason, outcome.samples, outcome.failed) == ("certain", 3, 0)
+    ends = [choice for choice in plain.choices if isinstance(choice, Generation)]
+    assert len(ends) == 3
+    assert row["answer"] in {extract(end.text, "boxed") for end in ends}
+    begun = next(end.text for end in ends if extract(end.text, "boxed") == row["answer"])
+    first, rest = begun[: len(begun) // 2], begun[len(begun) // 2 :]
+    greedy = Sampling(temperature=0.0, max_tokens=200)
+    again = Chat("chat-2", prompt, sampling=greedy, prefix=first)
+    await Runtime(vllm_engine, PerQuery(parse_rule("fixed:1"), 1)).solve(again)
+    (end,) = again.choices
+    assert len(end.text) < len(begun)
+    assert extract(first + end.text, "boxed") == extract(first + rest, "boxed")
+
+
+async def test_a_writer_that_plans_nothing_is_asked_no_more_often_than_allowed(vllm_engine):
+    """The embedded model writes sums, whatever it is asked for: the text is one part, tried twice."""
+    sampling = Sampling(max_tokens=32, seed=1)
+    program = AgentWrite("text", "Write.", words=60, sampling=sampling, care=Care(attempts=2))
+    outcome = await Runtime(vllm_engine, PerQuery(parse_rule("never"), 4)).solve(program)
+    assert (outcome.reason, outcome.failed, program.remaining()) == ("complete", 0, 0)
+    assert [part.words for part in program.plan] == [60]
+    assert 0 < outcome.bill.output <= 4 * 32
+    assert outcome.answer.value == program.texts[0]
+    assert 0 <= outcome.certainty.value < 1, "so few tokens are too few words"
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_opinions.py"
