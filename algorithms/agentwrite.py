@@ -27,6 +27,7 @@ from algorithms.writing_plan import (
     plain_prompt,
     planning_prompt,
     read_plan,
+    without_number,
     writing_prompt,
 )
 from certaindex.length import count_words, length_score
@@ -200,7 +201,7 @@ class AgentWrite:
         if number is None:
             self._take_plan(text)
         else:
-            self._take_part(self._parts[number], text)
+            self._take_part(self._parts[number], without_number(text))
 
     def _take_plan(self, text: str) -> None:
         self._planning = False

@@ -26,6 +26,7 @@ class Chat:
         prompt: what the model is asked.
         sampling: how; answer `i` gets the seed `sampling.seed + i`.
         choices: number of answers.
+        prefix: text with which each of them begins; the model goes on from there.
         report_every: tokens between progress events, or None.
     """
 
@@ -36,12 +37,14 @@ class Chat:
         *,
         sampling: Sampling,
         choices: int = 1,
+        prefix: str = "",
         report_every: int | None = None,
     ) -> None:
         if choices < 1:
             raise ValueError(f"choices must be 1 or more, not {choices}")
         self._id = id
         self._prompt = prompt
+        self._prefix = prefix
         self._sampling = sampling
         self._report_every = report_every
         self._proposed = 0
@@ -75,6 +78,7 @@ class Chat:
             prompt=self._prompt,
             sampling=sampling,
             index=index,
+            prefix=self._prefix,
             report_every=self._report_every,
         )
 

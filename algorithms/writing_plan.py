@@ -23,6 +23,12 @@ _WORDS = re.compile(
     r"[\s,;:(*-]*(?:word count\W*)?(\d{1,3}(?:,\d{3})+|\d{1,7})\s*words?\b\W*$", re.I
 )
 _MARK = re.compile(re.escape(INDEPENDENT), re.IGNORECASE)
+_NUMBER = re.compile(
+    r"(?P<marks>[\s>*#_]*)(?:paragraph|part|section)\s*\d+(?:\s*(?:of|/)\s*\d+)?"
+    r"(?:\s*[:)]\s*|\.(?!\d)\s*|\s+[-\u2013\u2014]+\s+|\s*(?=[*_]|$))",
+    re.IGNORECASE,
+)
+_NOTHING_IN_BOLD = re.compile(r"(?:\*\*\s*\*\*|__\s*__)\s*:?\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,17 @@ def read_plan(text: str) -> list[Part]:
         if len(told) == MOST_PARTS:
             break
     return told or untold[:MOST_PARTS]
+
+
+def without_number(text: str) -> str:
+    """A part without the number that the model has put before it, such as `Part 2:`; its title stays."""
+    first, _, rest = text.strip().partition("\n")
+    found = _NUMBER.match(first)
+    if found is None:
+        return text.strip()
+    title = _NOTHING_IN_BOLD.sub("", found["marks"] + first[found.end() :])
+    begin = title.strip() + "\n" if any(map(str.isalnum, title)) else ""
+    return (begin + rest).strip()
 
 
 def fitted(plan: Sequence[Part], words: int) -> list[Part]:

@@ -3,7 +3,8 @@
     python benchmarks/programs.py --limit 100 --out runs/programs
 
 All systems run on one engine, one after the other, each in a folder that is gone on with when the
-same command is given again. Prints one JSON object; `docs/results/programs.md` has the figures.
+same command is given again; what is finished is only read. Prints one JSON object, and writes the
+table of `docs/results/programs.md` into --out.
 """
 
 from __future__ import annotations
@@ -113,6 +114,36 @@ async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     return results
 
 
+def line_of(row: dict[str, Any]) -> str:
+    """A row of the table, in Markdown."""
+
+    def between(ends: tuple[float, float], scale: float = 1) -> str:
+        return f"[{scale * ends[0]:.1f}, {scale * ends[1]:.1f}]"
+
+    change = ratio = "-"
+    if row["tokens_ratio"] is not None:
+        change = f"{row['accuracy_change']:+.1f} {between(row['accuracy_change_interval'])}"
+        ratio = f"**{row['tokens_ratio']:.1%}** {between(row['tokens_ratio_interval'], 100)}"
+    reasons = sorted(row["reasons"].items(), key=lambda item: -item[1])
+    cells = (
+        row["program"],
+        row["name"],
+        f"{100 * row['accuracy']:.1f} {between(row['accuracy_interval'], 100)}",
+        change,
+        f"{row['samples']:.1f}",
+        f"{row['tokens']:,.0f}",
+        ratio,
+        ", ".join(f"{reason} {count}" for reason, count in reasons),
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+HEAD = """\
+| program | system | accuracy, % | change, points | samples | tokens | of full | stopped |
+|---|---|---|---|---|---|---|---|
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="embedded")
@@ -125,6 +156,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/programs"))
     options = parser.parse_args()
     results = asyncio.run(run(options))
+    (options.out / "table.md").write_text(HEAD + "".join(map(line_of, results)), encoding="utf-8")
     sys.stdout.write(json.dumps(results) + "\n")
 
 

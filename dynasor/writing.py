@@ -26,6 +26,8 @@ LEAST_SCORE = 80.0
 """Length score (S_l) that a text to train on needs."""
 LEAST_DISTINCT = 0.8
 """Share of its sentences that must differ from one another."""
+LEAST_PARTS = 2
+"""Parts of a plan that was one: a text in one piece was written without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ async def write_text(
 def why_not_train_on(written: Written) -> str | None:
     """What is wrong with a text as training data; None where nothing is."""
     missing = sum(not text for text in written.texts)
+    if written.texts and len(written.texts) < LEAST_PARTS:
+        return "it was written without a plan"
     if missing or not written.texts:
         return f"{missing} of {len(written.texts)} parts are missing"
     if written.score < LEAST_SCORE:

@@ -1,7 +1,9 @@
 """What clients send: OpenAI's fields with their limits, and `dynasor`, which is ours.
 
 A field of OpenAI's that this server cannot honour is taken with the value that asks for nothing, and
-refused by name with any other. A field that nobody knows is refused, as OpenAI does.
+refused by name with any other. A field that nobody knows is refused, as OpenAI does. Three are vLLM's:
+`continue_final_message`, `add_generation_prompt` and `include_stop_str_in_output`, so that programs
+which go on from unfinished texts run against this server as against vLLM's.
 """
 
 from __future__ import annotations
@@ -114,6 +116,7 @@ class _CommonRequest(_Fields):
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=1024)
     stop: str | list[str] | None = None
+    include_stop_str_in_output: bool | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -145,6 +148,10 @@ class ChatRequest(_CommonRequest):
     reasoning_effort: EffortName | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    continue_final_message: bool | None = Field(
+        None, description="go on with the assistant's last message"
+    )
+    add_generation_prompt: bool | None = None
     metadata: dict[str, str] | None = Field(None, max_length=16)
     response_format: Unsupported = None
     tools: Unsupported = None

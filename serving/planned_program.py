@@ -30,6 +30,7 @@ def program_of(plan: Plan, equivalence: Equivalence) -> Program:
             plan.prompt,
             sampling=plan.sampling,
             choices=plan.samples,
+            prefix=plan.prefix,
             report_every=plan.report_every,
         )
     if plan.writing is not None:

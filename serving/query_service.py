@@ -132,7 +132,7 @@ class QueryService:
         if plan.sampling.seed is not None and not self.guard.capacity().supports_seed:
             raise ApiError(400, "seed: this engine cannot repeat its samples", param="seed")
         try:
-            asked = Request("measure", plan.id, plan.prompt, plan.sampling)
+            asked = Request("measure", plan.id, plan.prompt, plan.sampling, prefix=plan.prefix)
             tokens = await self.guard.measure(asked)
         except ValueError as error:
             param = "seed" if "seed" in str(error) else field

@@ -26,7 +26,13 @@ from serving.program_settings import (
     why_not,
     with_settings,
 )
-from serving.sampling_asked import at_most, prompt_for, report_every_for, sampling_for
+from serving.sampling_asked import (
+    at_most,
+    prefix_for,
+    prompt_for,
+    report_every_for,
+    sampling_for,
+)
 
 PROMISED: AlgorithmName = "self-consistency"
 """The program whose settings `dynasor tune` certifies."""
@@ -44,6 +50,7 @@ class Plan:
         algorithm: the program.
         config: of the server, with the program, its budget and its settings.
         prompt: as the engine gets it.
+        prefix: text with which a plain answer begins, already written.
         sampling: of each sample.
         samples: full budget, or answers wanted of a plain request.
         rule: stop rule.
@@ -65,6 +72,7 @@ class Plan:
     algorithm: AlgorithmName
     config: Config
     prompt: Prompt
+    prefix: str
     sampling: Sampling
     samples: int
     rule: str
@@ -150,6 +158,7 @@ def plan_of(
         model=asked.model,
         algorithm=algorithm,
         config=changed,
+        prefix=prefix_for(asked, algorithm),
         prompt=prompt_for(asked, algorithm, config.instruction),
         sampling=sampling,
         samples=samples,

@@ -73,6 +73,7 @@ def sampling_for(
         temperature=base.temperature if asked.temperature is None else asked.temperature,
         top_p=base.top_p if asked.top_p is None else asked.top_p,
         stop=asked.stops,
+        keep_stop=bool(asked.include_stop_str_in_output),
         alternatives=_alternatives(asked),
         seed=None if asked.seed is None else asked.seed % SEEDS,
     )
@@ -92,7 +93,8 @@ def _alternatives(asked: ChatRequest | CompletionRequest) -> int | None:
 def prompt_for(
     asked: ChatRequest | CompletionRequest, algorithm: AlgorithmName, instruction: str
 ) -> Prompt:
-    """What the model is asked; the last question of a user gets the instruction to reason.
+    """What the model is asked; the last question of a user gets the instruction to reason. A message
+    that is to be continued is left out: it is the beginning of the answer.
 
     Raises:
         ApiError: 400 if the algorithm cannot take such a conversation.
@@ -103,6 +105,8 @@ def prompt_for(
         Message(role="system" if turn.role == "developer" else turn.role, content=turn.text)
         for turn in asked.messages
     ]
+    if asked.continue_final_message:
+        del messages[-1]
     if algorithm == "agentwrite":
         if [turn["role"] for turn in messages] != ["user"]:
             message = "agentwrite takes one message of the user, which says what to write"
@@ -110,6 +114,27 @@ def prompt_for(
     elif algorithm != "none" and instruction and messages[-1]["role"] == "user":
         messages[-1]["content"] += f"\n\n{instruction}"
     return tuple(messages)
+
+
+def prefix_for(asked: ChatRequest | CompletionRequest, algorithm: AlgorithmName) -> str:
+    """The beginning of the answer, which the client has sent as the assistant's last message.
+
+    Raises:
+        ApiError: 400 naming a field that asks for something else than to go on with that message.
+    """
+    if isinstance(asked, CompletionRequest):
+        return ""
+    going_on, field, problem = bool(asked.continue_final_message), "continue_final_message", None
+    if going_on and algorithm != "none":
+        problem = f"only of plain requests, {algorithm} begins its answers itself"
+    elif going_on and (len(asked.messages) < 2 or asked.messages[-1].role != "assistant"):
+        problem = "the last message must be the assistant's, after another"
+    elif asked.add_generation_prompt is going_on:
+        field = "add_generation_prompt"
+        problem = "one of this and continue_final_message must be true, and not both"
+    if problem is not None:
+        raise ApiError(400, f"{field}: {problem}", param=field)
+    return asked.messages[-1].text if going_on else ""
 
 
 def report_every_for(

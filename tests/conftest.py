@@ -16,6 +16,7 @@ TOGETHER = {
         "tests/dynasor/test_vllm_scheduler.py",
         "tests/dynasor/test_simulated_vllm.py",
         "tests/dynasor/test_openai_engine.py",
+        "tests/dynasor/test_reward_classifiers.py",
     ],
     "commands": [
         "tests/serving/test_serve_command.py",

@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "KMP_BLOCKTIME": "0",
     "HF_HUB_OFFLINE": "1",
 }
+EMBEDDED = embedded_model()
 SLOTS = 8
 ENGINE = [
     *("--enforce-eager", "--block-size", "32", "--max-num-seqs", str(SLOTS)),
@@ -57,17 +58,27 @@ class VLLMServer(NamedTuple):
 
 
 @contextmanager
-def serve(log: Path, *, gangs: bool = True) -> Iterator[VLLMServer]:
-    """Start a server, with our scheduler in it or with vLLM's, and end it with all its processes."""
+def serve(
+    log: Path,
+    *,
+    gangs: bool = True,
+    model: Path = EMBEDDED,
+    options: Sequence[str] = (),
+) -> Iterator[VLLMServer]:
+    """Start a server, with our scheduler in it or with vLLM's, and end it with all its processes.
+
+    Given `options`, it has vLLM's scheduler.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = VLLMServer(f"http://127.0.0.1:{port}", "embedded")
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(embedded_model()), "--served-model-name", server.model),
+        *("--model", str(model), "--served-model-name", server.model),
         *("--host", "127.0.0.1", "--port", str(port), "--enable-prompt-tokens-details"),
-        *(ENGINE + GANGS if gangs else ENGINE),
+        *(ENGINE + GANGS if gangs and not options else ENGINE),
+        *options,
     ]
     with started(command, log, ENVIRONMENT, patience=20) as process:
         _wait(server, process, log)

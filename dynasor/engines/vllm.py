@@ -116,7 +116,7 @@ class VLLMEngine:
                 f"no model at {self._model!r}: the folder must hold config.json, weights, tokenizer"
             )
         if self._on_cpu and self._tune_cpu:
-            self.tuning = tune(_weights_bytes(Path(self._model)), kv_gib=self._kv_gib)
+            self.tuning = tune(weights_bytes(Path(self._model)), kv_gib=self._kv_gib)
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         try:
@@ -292,7 +292,7 @@ def is_installed(distribution: str) -> bool:
     return True
 
 
-def _weights_bytes(folder: Path) -> float:
+def weights_bytes(folder: Path) -> float:
     """Size of the weights in a folder; infinite where they are not there."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) or inf
 

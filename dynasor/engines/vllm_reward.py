@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
-from dynasor.engines.vllm import BLOCK_SIZE_CPU, QUIET, is_installed, one_line
+from dynasor.engines.cpu_tuning import tune
+from dynasor.engines.vllm import (
+    BLOCK_SIZE_CPU,
+    IN_ENGINE,
+    QUIET,
+    is_installed,
+    one_line,
+    weights_bytes,
+)
 from dynasor.errors import EngineError, MissingExtra
 from dynasor.rewards.base import Attempt
 
@@ -40,19 +50,23 @@ class VLLMReward:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         try:
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.v1.engine.async_llm import AsyncLLM
-
-            arguments: dict[str, Any] = {"model": self._name, "runner": "pooling"}
-            arguments |= {"convert": "classify", "disable_log_stats": True}
-            arguments |= {"enable_prefix_caching": True, "use_tqdm_on_load": False}
-            if on_cpu:
-                arguments |= {"block_size": BLOCK_SIZE_CPU, "enforce_eager": True}
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            # In a thread: whoever serves meanwhile goes on serving.
+            await asyncio.to_thread(self._load, on_cpu)
         except Exception as error:  # vLLM raises whatever its parts raise
             raise EngineError(
                 f"vLLM cannot score with {self._name!r}: {one_line(error)}"
             ) from error
+
+    def _load(self, on_cpu: bool) -> None:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments: dict[str, Any] = {"model": self._name, "runner": "pooling"}
+        arguments |= {"convert": "classify", "disable_log_stats": True}
+        arguments |= {"enable_prefix_caching": True, "use_tqdm_on_load": False}
+        with _tuned(self._name, on_cpu) as more:
+            # Not returned: the future outlives the engine, and then prints a traceback at the end.
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments, **more))
 
     async def score(self, attempts: Sequence[Attempt]) -> list[float]:
         """Probability that each attempt is right so far."""
@@ -80,3 +94,29 @@ class VLLMReward:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.shutdown()
+
+
+@contextmanager
+def _tuned(model: str, on_cpu: bool) -> Iterator[dict[str, Any]]:
+    """The environment of an engine that starts on a CPU, and its further arguments.
+
+    The environment is as before afterwards: the engine that the rewards are for chooses its own.
+    Without a size for its KV cache vLLM asks for nearly all of the memory, though another engine may
+    have half of it.
+    """
+    if not on_cpu:
+        yield {}
+        return
+    before = dict(os.environ)
+    tuning = tune(weights_bytes(Path(model)))
+    more: dict[str, Any] = {"block_size": BLOCK_SIZE_CPU, "enforce_eager": True}
+    more |= {"dtype": tuning.dtype, "max_model_len": -1}
+    if tuning.tiny_model:
+        more["distributed_executor_backend"] = IN_ENGINE
+    try:
+        yield more
+    finally:
+        for name in tuning.environment:
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]

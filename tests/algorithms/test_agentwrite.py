@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from algorithms.agentwrite import AgentWrite, Care
 from algorithms.program import Generation, Sampling
-from algorithms.writing_plan import LEAST_WORDS, LONGEST_POINT, MOST_PARTS, Part, fitted, read_plan
+from algorithms.writing_plan import (
+    LEAST_WORDS,
+    LONGEST_POINT,
+    MOST_PARTS,
+    Part,
+    fitted,
+    read_plan,
+    without_number,
+)
 
 PLAN = """Sure! Here is the plan:
 Part 1: How it began - 100 words
@@ -132,6 +140,28 @@ def test_parts_are_written_in_order_and_independent_ones_beside_them():
 def test_one_after_the_other_as_in_the_paper():
     program = planned(make(parallel=False))
     assert len(program.propose(9)) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("Part 2: The shore\n\nIt rained.", "The shore\n\nIt rained."),
+        ("**Paragraph 2:** It rained.", "It rained."),
+        ("**Part 2**\n\nIt rained.", "It rained."),
+        ("### Section 2 of 4: The shore\nIt rained.", "### The shore\nIt rained."),
+        ("Part 2", ""),
+        ("Part 2 of the story was wet.", "Part 2 of the story was wet."),
+        ("Section 1.2 was wet.", "Section 1.2 was wet."),
+        ("Partly 2: wet.", "Partly 2: wet."),
+    ],
+)
+def test_the_number_of_a_part_is_no_text(said, kept):
+    assert without_number(said) == kept
+
+
+@given(st.text(max_size=60))
+def test_nothing_but_the_first_line_is_touched(text):
+    assert without_number(f"Part 1: x\n{text}.").endswith(f"{text}.".strip())
 
 
 def test_a_part_that_misses_its_length_is_written_again_and_the_nearest_is_kept():

@@ -1,6 +1,7 @@
 """The engine for OpenAI-compatible servers, against a real one: vLLM with the embedded model."""
 
 import asyncio
+import json
 
 import openai
 import pytest
@@ -9,6 +10,7 @@ from algorithms.program import Generation, Progress, Request, Sampling
 from certaindex.answers import extract
 from dynasor.engines.openai import OpenAIEngine
 from dynasor.errors import EngineError
+from dynasor.programs import ALGORITHMS
 from tests.vllm_server import SLOTS
 
 # The first test waits for the server.
@@ -140,6 +142,41 @@ async def test_a_wrong_model_is_named_with_those_there_are(vllm_server):
     with pytest.raises(EngineError, match=r"no model 'gpt-9'; it has embedded"):
         await engine.start()
     await engine.close()
+
+
+QUICK = ("dynasor-cot", "rebase")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALGORITHMS],
+)
+def test_bench_tells_of_every_program_what_it_cost_and_why_it_stopped(
+    run_here, vllm_server, tmp_path, name
+):
+    asked = [
+        *("bench", "embedded", "--limit", 2, "-n", 4, "--max-tokens", 120, "--json"),
+        *("--base-url", vllm_server.url, "--algorithm", name),
+        *("--set", "algorithm.cot.interval=16", "--set", "algorithm.search.delimiter=\n"),
+        *("--set", "algorithm.reward.kind=function"),
+        *("--set", "algorithm.reward.model=tests.dynasor.test_programs_live:true_so_far"),
+    ]
+    done = run_here(*asked, "--out", tmp_path / "both")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["suite"], told["algorithm"]) == ("embedded", name)
+    full, stopped = told["systems"]
+    assert stopped["tokens_ratio"] == pytest.approx(stopped["tokens"] / full["tokens"])
+    for system in (full, stopped):
+        assert 0 <= system["accuracy"] <= 1
+        assert system["tokens"] > 0
+        assert 0 <= system["samples"] <= (120 / 16 if name == "dynasor-cot" else 4)
+        assert sum(system["reasons"].values()) == system["queries"] == 2
+    alone = run_here(*asked, "--no-certaindex", "--out", tmp_path / "full")
+    assert alone.returncode == 0, alone.stderr
+    (system,) = json.loads(alone.stdout)["systems"]
+    assert system["name"] == full["name"]
+    assert set(system["reasons"]) <= {"complete", "certain"}
 
 
 async def test_any_client_can_use_gangs_of_the_server(vllm_server):

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from algorithms.agentwrite import AgentWrite, Care
+from algorithms.chat import Chat
+from algorithms.program import Generation, Sampling
+from certaindex.answers import extract
 from certaindex.equivalence import AnswerEquivalence, AnswerGroups
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
@@ -71,6 +75,44 @@ async def test_it_answers_an_easy_question(vllm_engine, easy_rows, name, certain
     assert 0 <= outcome.certainty.value <= 1
     if not certaindex:
         assert outcome.reason in ("complete", "certain")
+
+
+async def test_plain_answers_are_a_gang_and_go_on_from_what_was_begun(vllm_engine, easy_rows):
+    row = easy_rows[3]
+    prompt = ({"role": "user", "content": row["question"]},)
+    sampling = Sampling(seed=3, max_tokens=200)
+    runtime = Runtime(vllm_engine, PerQuery(parse_rule("fixed:3"), 3))
+    plain = Chat("chat", prompt, sampling=sampling, choices=3)
+    outcome = await runtime.solve(plain)
+    assert (outcome.reason, outcome.samples, outcome.failed) == ("complete", 3, 0)
+    ends = [choice for choice in plain.choices if isinstance(choice, Generation)]
+    assert len(ends) == 3
+    assert row["answer"] in {extract(end.text, "boxed") for end in ends}
+    greedy = Sampling(temperature=0.0, max_tokens=200)
+    whole = await said(vllm_engine, Chat("chat-2", prompt, sampling=greedy))
+    line, rest = whole.split("\n", 1)
+    begun = Chat("chat-3", prompt, sampling=greedy, prefix=f"{line}\n")
+    assert await said(vllm_engine, begun) == rest
+
+
+async def said(engine, program):
+    """The text of a single plain answer."""
+    await Runtime(engine, PerQuery(parse_rule("fixed:1"), 1)).solve(program)
+    (end,) = program.choices
+    assert isinstance(end, Generation)
+    return end.text
+
+
+async def test_a_writer_that_plans_nothing_is_asked_no_more_often_than_allowed(vllm_engine):
+    """The embedded model writes sums, whatever it is asked for: the text is one part, tried twice."""
+    sampling = Sampling(max_tokens=32, seed=1)
+    program = AgentWrite("text", "Write.", words=60, sampling=sampling, care=Care(attempts=2))
+    outcome = await Runtime(vllm_engine, PerQuery(parse_rule("never"), 4)).solve(program)
+    assert (outcome.reason, outcome.failed, program.remaining()) == ("complete", 0, 0)
+    assert [part.words for part in program.plan] == [60]
+    assert 0 < outcome.bill.output <= 4 * 32
+    assert outcome.answer.value == program.texts[0]
+    assert 0 <= outcome.certainty.value < 1, "so few tokens are too few words"
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_opinions.py"

@@ -11,17 +11,19 @@ from dynasor.errors import EngineError
 from dynasor.writing import append_training_row, training_row, why_not_train_on, write_text
 from dynasor.writing_judge import DIMENSIONS, judge, read_marks
 
+PLAN = "Part 1: one - 100 words\nPart 2: two - 100 words"
+
 
 class Author:
     """An engine that plans two parts, and writes each with so many words."""
 
-    def __init__(self, *words, same=False):
-        self.words, self.same = list(words), same
+    def __init__(self, *words, same=False, plan=PLAN):
+        self.words, self.same, self.plan = list(words), same, plan
 
     async def submit(self, request):
         asked = request.prompt[0]["content"]
         if asked.startswith("Plan"):
-            text = "Part 1: one - 100 words\nPart 2: two - 100 words"
+            text = self.plan
         else:
             count = self.words.pop(0)
             text = " ".join("same." if self.same else f"{request.index}-{n}." for n in range(count))
@@ -66,6 +68,12 @@ async def test_a_text_of_the_length_asked_for_can_be_trained_on(tmp_path):
 )
 async def test_a_text_that_teaches_nothing_good_is_left_out(words, same, why):
     assert why in why_not_train_on(await write(*words, same=same))
+
+
+async def test_a_text_without_a_plan_is_left_out():
+    written = await write(200, plan="I would rather not.")
+    assert written.score == 100
+    assert why_not_train_on(written) == "it was written without a plan"
 
 
 def test_the_embedded_model_is_refused_before_it_is_loaded(run_here):

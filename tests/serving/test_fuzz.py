@@ -16,6 +16,7 @@ FIELDS = [
     "model", "messages", "prompt", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p",
     "stop", "seed", "stream", "stream_options", "user", "metadata", "logprobs", "top_logprobs",
     "reasoning_effort", "dynasor", "tools", "tool_choice", "response_format", "logit_bias", "unknown",
+    "continue_final_message", "add_generation_prompt", "include_stop_str_in_output",
 ]  # fmt: skip
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

@@ -50,6 +50,28 @@ async def test_a_plain_request_is_one_request_with_the_messages_as_they_are():
     assert engine.hints[answer.id].tokens is not None  # its place in the order is predicted
 
 
+async def test_an_answer_that_the_client_has_begun_is_gone_on_with():
+    engine = ScriptedEngine(boxed("4"))
+    async with running(engine) as server:
+        answer = await server.openai().chat.completions.create(
+            model=MODEL,
+            messages=[*QUESTION, {"role": "assistant", "content": "two and two, "}],
+            stop=["}"],
+            extra_body={
+                "continue_final_message": True,
+                "add_generation_prompt": False,
+                "include_stop_str_in_output": True,
+            },
+        )
+    (request,) = engine.requests
+    assert [turn["role"] for turn in request.prompt] == ["user"]
+    assert request.prefix == "two and two, "
+    assert request.sampling.keep_stop
+    assert answer.choices[0].message.content == "so it is \\boxed{4}", (
+        "what was sent is not told again"
+    )
+
+
 async def test_several_choices_are_one_gang():
     engine = ScriptedEngine(lambda request: f"choice {request.index}")
     async with running(engine) as server:

@@ -29,6 +29,8 @@ SC = f"{MODEL}:self-consistency"
         ("response_format", {"type": "json_object"}, 400),
         ("presence_penalty", 0.5, 400),
         ("logit_bias", {"1": 2}, 400),
+        ("continue_final_message", True, 400),
+        ("add_generation_prompt", False, 400),
         ("reasoning_effort", "extreme", 400),
         ("colour", "blue", 400),
         ("dynasor.magic", 1, 400),
@@ -55,6 +57,23 @@ async def test_what_cannot_be_honoured_is_refused_by_name(shared, field, value, 
     assert error["param"].startswith(field)
     assert error["message"]
     assert error["type"]
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "param"),
+    [
+        (SC, {}, "continue_final_message"),
+        (MODEL, {"add_generation_prompt": True}, "add_generation_prompt"),
+        (MODEL, {"messages": [{"role": "assistant", "content": "so"}]}, "continue_final_message"),
+    ],
+)
+async def test_only_a_plain_answer_that_was_begun_is_gone_on_with(shared, model, more, param):
+    messages = [*QUESTION, {"role": "assistant", "content": "so"}]
+    body = {"model": model, "messages": messages, "continue_final_message": True, **more}
+    async with shared.http() as http:
+        response = await http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
 
 
 async def test_several_answers_and_reasoning_contradict_each_other(shared):

@@ -5,9 +5,18 @@ import asyncio
 import openai
 import pytest
 
+from certaindex.equivalence import AnswerEquivalence
+from certaindex.stopping import parse_rule
+from dynasor.allocator import PerQuery
+from dynasor.bench.offline import make_program
 from dynasor.config import load_config
+from dynasor.engines.openai import OpenAIEngine
 from dynasor.errors import ConfigError
+from dynasor.programs import algorithm_of, rule_of
+from dynasor.rewards.build import with_rewards
+from dynasor.runtime import Runtime
 from dynasor.server_config import ALGORITHMS
+from dynasor.suites import Query, Suite
 from serving.server import check_efforts
 from tests.serving.running_server import MODEL, QUESTION, running, settings
 from tests.serving.scripted_engine import ScriptedEngine
@@ -137,6 +146,36 @@ async def test_settings_of_the_body_go_before_the_servers_and_leave_the_others()
             **asked("short-m-of-k", short={"first": 2}, budget={"samples": 5})
         )
         assert (short.dynasor["samples"], short.dynasor["budget"]) == (2, 2)
+
+
+def goes_on(request):
+    """What a model says that is shown an unfinished text: it has no other way to know what is wanted."""
+    if request.prefix.endswith("\\boxed{"):
+        return "4} \\]"
+    if request.sampling.stop:
+        return "so \\boxed{4}" if request.prefix == STEP else STEP
+    return None
+
+
+@pytest.mark.parametrize("name", ["dynasor-cot", "rebase"])
+async def test_a_program_that_goes_on_from_texts_runs_on_this_server_as_its_engine(name):
+    algorithm = {"name": name, "samples": 2, "max_tokens": 90, "cot": {"interval": 8}}
+    algorithm["reward"] = {"kind": "function", "model": f"{__name__}:reward"}
+    scripted, suite = ScriptedEngine(goes_on), Suite("s", (Query("q", "2 + 2", "4"),), "boxed")
+    async with running(scripted) as server:
+        place = {"kind": "openai", "base_urls": (f"{server.root}/v1",), "model": MODEL}
+        config = load_config(overrides={"algorithm": algorithm, "engine": place}, environment={})
+        engine = with_rewards(config, OpenAIEngine([f"{server.root}/v1"], timeout=30))
+        await engine.start()
+        with AnswerEquivalence() as equivalence:
+            program = make_program(config, suite, suite.queries[0], 0, equivalence)
+            wave = algorithm_of(config).wave(config)
+            runtime = Runtime(engine, PerQuery(parse_rule(rule_of(config)), wave))
+            outcome = await runtime.solve(program)
+        await engine.close()
+    assert (outcome.answer.value, outcome.failed, outcome.errors) == ("4", 0, ())
+    assert any(request.prefix for request in scripted.requests)
+    assert outcome.reason in ("certain", "complete")
 
 
 @pytest.mark.parametrize("stream", [False, True])
