@@ -64,7 +64,6 @@ def handle():
     pytest.importorskip("ray")
     import ray
     from ray import serve
-    from ray.serve.config import RequestRouterConfig
 
     from serving.ray_app import ENVIRONMENT
 
@@ -72,8 +71,21 @@ def handle():
     os.environ.update(ENVIRONMENT)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     serve.start(proxy_location="Disabled")
-    deployment = serve.deployment(Counting).options(
-        num_replicas=2,
+    yield serve.run(counting(2).bind(), name="counting", route_prefix=None)
+    serve.shutdown()
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def counting(replicas):
+    """So many of them, which have a second for what they have when they are to go."""
+    from ray import serve
+    from ray.serve.config import RequestRouterConfig
+
+    return serve.deployment(Counting).options(
+        num_replicas=replicas,
+        graceful_shutdown_timeout_s=1,
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": 0},
         request_router_config=RequestRouterConfig(
@@ -81,11 +93,14 @@ def handle():
             request_router_kwargs={"places": PLACES},
         ),
     )
-    yield serve.run(deployment.bind(), name="counting", route_prefix=None)
-    serve.shutdown()
-    ray.shutdown()
-    os.environ.clear()
-    os.environ.update(before)
+
+
+def running():
+    """Replicas that serve, as Serve knows it."""
+    from ray import serve
+
+    states = serve.status().applications["counting"].deployments["Counting"].replica_states
+    return states.get("RUNNING", 0)
 
 
 async def run(engine, id, gang, tokens=5):
@@ -174,4 +189,28 @@ async def test_gangs_on_real_replicas(handle):
         assert (tokens, end) == (60, "stop")
         assert where[0] == home
         assert len(where) == 2
+    await engine.close()
+
+
+async def test_what_a_replica_that_is_drained_does_not_end_in_time_is_handed_over(handle):
+    from ray import serve
+
+    from dynasor.engines.ray_serve import RayServeEngine
+
+    engine = RayServeEngine(handle)
+    await engine.start()
+    async with asyncio.timeout(60):  # another test may have killed one
+        while (await asyncio.to_thread(running)) < 2:
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(1.0)  # until the router has heard of it
+    tasks = [asyncio.create_task(run(engine, f"{gang}0", gang, 120)) for gang in "ef"]
+    while None in (homes := [engine._where.get(f"{gang}0") for gang in "ef"]):
+        await asyncio.sleep(0.05)
+    assert len(set(homes)) == 2
+    await asyncio.to_thread(serve.run, counting(1).bind(), name="counting", route_prefix=None)
+    ends = await asyncio.gather(*tasks)
+    assert [(tokens, end) for tokens, end, _ in ends] == [(120, "stop")] * 2
+    stayed, moved = sorted((where for _, _, where in ends), key=len)
+    assert len(stayed) == 1
+    assert moved[1:] == stayed
     await engine.close()

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,7 +25,8 @@ class OnRay(Reachable):
 
     async def idle(self) -> None:
         """Wait until nothing is left of any query."""
-        async with asyncio.timeout(30), self.http() as http:
+        admin = {"Authorization": f"Bearer {self.admin}"}
+        async with asyncio.timeout(30), self.http(headers=admin) as http:
             while self.engine.running or await _busy(http):
                 await asyncio.sleep(0.05)
 
@@ -99,6 +101,14 @@ class RayServer:
             serve.run, application(config, keys, ScriptedReplica), name=config.cluster.name
         )
         self._deployed = wanted
+
+    def logs(self) -> str:
+        """What all processes of the cluster have logged."""
+        from ray._private.worker import global_worker
+
+        folder = Path(global_worker.node.get_logs_dir_path())
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        return "\n".join(file.read_text(errors="replace") for file in files)
 
     async def close(self) -> None:
         import ray

@@ -62,6 +62,7 @@ async def test_the_page_and_the_metrics_are_for_admins():
 
 async def test_queries_at_once_are_limited_for_each_key():
     async with busy(keys=keys(concurrent=1)) as (server, engine), server.http() as http:
+        server.admin = ROOT
         first = asyncio.create_task(
             http.post("/v1/chat/completions", json=BODY, headers=bearer(ALICE))
         )
