@@ -72,6 +72,8 @@ async def test_the_id_of_a_request_is_in_answer_and_log_once(on_ray, shared):
             "/v1/chat/completions", json=body, headers={"X-Request-Id": "named-by-me"}
         )
         other = await http.get("/healthz")
+        odd = await http.get("/healthz", headers={"X-Request-Id": 'not a "good" one'})
+    assert odd.headers.get_list("x-request-id") == ['not a "good" one']  # by Serve's proxy
     assert named.headers.get_list("x-request-id") == ["named-by-me"]
     assert len(other.headers.get_list("x-request-id")) == 1
     lines = [line for line in on_ray.logs().splitlines() if '"request": "named-by-me"' in line]
