@@ -85,7 +85,7 @@ class RayServer:
         if wanted == self._deployed:
             return
         relayed = config.engine.model_copy(
-            update={"kind": "openai", "base_urls": (f"http://127.0.0.1:{self._relayed}/v1",)}
+            update={"base_urls": (f"http://127.0.0.1:{self._relayed}/v1",)}  # for `ScriptedReplica`
         )
         config = config.model_copy(
             update={
