@@ -8,6 +8,7 @@ Slow, since Ray begins a dozen processes. `tests/serving/test_ray.py` has vLLM a
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -59,11 +60,27 @@ class Counting:
         return os.getpid(), self.news, self.cuts
 
 
+class ToldByFile:
+    """Serve's autoscaling policy: one replica once there is a file, until then two."""
+
+    def __init__(self, file):
+        self.file = Path(file)
+
+    def __call__(self, context):
+        return 1 if self.file.exists() else 2, {}
+
+
 @pytest.fixture(scope="module")
-def handle():
+def fewer(tmp_path_factory):
+    return tmp_path_factory.mktemp("scale") / "fewer"
+
+
+@pytest.fixture(scope="module")
+def handle(fewer):
     pytest.importorskip("ray")
     import ray
     from ray import serve
+    from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
     from serving.ray_app import ENVIRONMENT
 
@@ -71,20 +88,17 @@ def handle():
     os.environ.update(ENVIRONMENT)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     serve.start(proxy_location="Disabled")
-    yield serve.run(counting(2).bind(), name="counting", route_prefix=None)
-    serve.shutdown()
-    ray.shutdown()
-    os.environ.clear()
-    os.environ.update(before)
-
-
-def counting(replicas):
-    """So many of them, which have a second for what they have when they are to go."""
-    from ray import serve
-    from ray.serve.config import RequestRouterConfig
-
-    return serve.deployment(Counting).options(
-        num_replicas=replicas,
+    deployment = serve.deployment(Counting).options(
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=1,
+            max_replicas=2,
+            initial_replicas=2,
+            downscale_delay_s=0,
+            upscale_delay_s=0,
+            policy=AutoscalingPolicy(
+                policy_function=f"{__name__}:ToldByFile", policy_kwargs={"file": str(fewer)}
+            ),
+        ),
         graceful_shutdown_timeout_s=1,
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": 0},
@@ -93,6 +107,11 @@ def counting(replicas):
             request_router_kwargs={"places": PLACES},
         ),
     )
+    yield serve.run(deployment.bind(), name="counting", route_prefix=None)
+    serve.shutdown()
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def running():
@@ -192,9 +211,8 @@ async def test_gangs_on_real_replicas(handle):
     await engine.close()
 
 
-async def test_what_a_replica_that_is_drained_does_not_end_in_time_is_handed_over(handle):
-    from ray import serve
-
+async def test_what_a_replica_that_is_drained_does_not_end_in_time_is_handed_over(handle, fewer):
+    """The last one: there is one replica from then on."""
     from dynasor.engines.ray_serve import RayServeEngine
 
     engine = RayServeEngine(handle)
@@ -203,13 +221,13 @@ async def test_what_a_replica_that_is_drained_does_not_end_in_time_is_handed_ove
         while (await asyncio.to_thread(running)) < 2:
             await asyncio.sleep(0.2)
     await asyncio.sleep(1.0)  # until the router has heard of it
-    tasks = [asyncio.create_task(run(engine, f"{gang}0", gang, 120)) for gang in "ef"]
+    tasks = [asyncio.create_task(run(engine, f"{gang}0", gang, 400)) for gang in "ef"]
     while None in (homes := [engine._where.get(f"{gang}0") for gang in "ef"]):
         await asyncio.sleep(0.05)
     assert len(set(homes)) == 2
-    await asyncio.to_thread(serve.run, counting(1).bind(), name="counting", route_prefix=None)
+    fewer.touch()
     ends = await asyncio.gather(*tasks)
-    assert [(tokens, end) for tokens, end, _ in ends] == [(120, "stop")] * 2
+    assert [(tokens, end) for tokens, end, _ in ends] == [(400, "stop")] * 2
     stayed, moved = sorted((where for _, _, where in ends), key=len)
     assert len(stayed) == 1
     assert moved[1:] == stayed
