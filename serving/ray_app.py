@@ -83,6 +83,7 @@ def application(config: Config, keys: Keys, replica: type[EngineReplica] = Engin
         num_replicas=config.cluster.endpoints,
         max_ongoing_requests=CALLS,
         graceful_shutdown_timeout_s=drain,
+        max_surge_percent=100,  # those of a new version begin before the old ones end
         ray_actor_options={"num_cpus": ENDPOINT_CPUS},
     )
     return endpoint.bind(settings, keys, engine, ranker)

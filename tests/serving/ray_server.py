@@ -80,6 +80,7 @@ class RayServer:
         from ray import serve
 
         from serving.ray_app import application
+        from serving.ray_endpoint import LEARN_EVERY
 
         wanted = (config, keys if len(keys) else None, engine.capacity())
         if wanted == self._deployed:
@@ -100,6 +101,10 @@ class RayServer:
         await asyncio.to_thread(
             serve.run, application(config, keys, ScriptedReplica), name=config.cluster.name
         )
+        if self._deployed is not None and self._deployed[2] != wanted[2]:
+            await asyncio.sleep(
+                3 * LEARN_EVERY
+            )  # an endpoint may have asked a replica that has gone
         self._deployed = wanted
 
     def logs(self) -> str:

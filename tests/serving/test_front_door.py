@@ -169,8 +169,9 @@ async def test_a_client_that_leaves_frees_its_whole_gang(stream, model):
                     await asyncio.sleep(0.01)
                 asking.cancel()
         await server.idle()
+        assert engine.requests
         assert not engine.running
-        assert engine.cut == {request.id for request in engine.requests}
+        assert not engine.ended
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read():
