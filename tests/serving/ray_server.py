@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +16,8 @@ from dynasor.config import Config
 from serving.keys import Keys
 from tests.serving.relayed_engine import Relay, ScriptedReplica
 from tests.serving.running_server import Reachable, settings
+
+IDLE_WITHIN = 30.0
 
 
 @dataclass
@@ -26,16 +29,19 @@ class OnRay(Reachable):
     async def idle(self) -> None:
         """Wait until nothing is left of any query."""
         admin = {"Authorization": f"Bearer {self.admin}"}
-        async with asyncio.timeout(30), self.http(headers=admin) as http:
-            while self.engine.running or await _busy(http):
+        until = monotonic() + IDLE_WITHIN
+        async with self.http(headers=admin) as http:
+            while (left := await _busy(http)) or self.engine.running:
+                assert monotonic() < until, f"left: {left}, {self.engine.running}"
                 await asyncio.sleep(0.05)
 
 
-async def _busy(http: Any) -> bool:
+async def _busy(http: Any) -> dict[str, float]:
+    """What an endpoint still has."""
     text = (await http.get("/metrics")).text
     now = {family.name: family for family in text_string_to_metric_families(text)}
     names = ("dynasor_gangs_running", "dynasor_requests_running")
-    return any(sample.value for name in names for sample in now[name].samples)
+    return {name: sample.value for name in names for sample in now[name].samples if sample.value}
 
 
 class RayServer:
