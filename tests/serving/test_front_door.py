@@ -253,6 +253,7 @@ async def test_a_query_is_let_go_of_also_if_its_handler_is_cancelled_while_its_c
     class Slow(ScriptedEngine):
         async def abort(self, ids):
             await asyncio.sleep(0.2)
+            await super().abort(ids)
 
     engine, left = Slow(lambda request: None), asyncio.Event()
     body = [{"type": "http.request", "body": json.dumps(BODY).encode(), "more_body": False}]
@@ -278,6 +279,10 @@ async def test_a_query_is_let_go_of_also_if_its_handler_is_cancelled_while_its_c
         assert isinstance((await asyncio.gather(serving, return_exceptions=True))[0], BaseException)
         assert not server.service.live
         assert server.service.idle.is_set()
+        async with asyncio.timeout(10):
+            while engine.running:
+                await asyncio.sleep(0.01)
+        assert not engine.ended  # what it had in the engine is cut all the same
 
 
 async def test_other_sites_pages_and_names_are_kept_out(shared):
