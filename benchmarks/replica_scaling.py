@@ -66,11 +66,11 @@ async def part(url: str, clients: int, least: float, replicas: int) -> dict[str,
 @contextmanager
 def deployed(most: int) -> Iterator[str]:
     """The application on a cluster of this machine, by the command; its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray.init(address="local", num_cpus=most + 2, include_dashboard=False, log_to_driver=False)
+    with socket.create_server(("127.0.0.1", 0)) as free:  # now, for Ray's processes take some
+        port = free.getsockname()[1]
     config = Path(tempfile.mkdtemp()) / "dynasor.toml"
     config.write_text(CONFIG.format(most=most, port=port))
     address = ray.get_runtime_context().gcs_address
