@@ -9,7 +9,7 @@ on vLLM). All processes of the head are killed (SIGKILL), and it is started agai
 
 Told for each part: how the queries ended. Connections through the head's proxy break when it dies: so
 many queries may fail then as there are clients, and none later. Ends with exit code 1 if more fail, or
-if nothing replaces the replica.
+if nothing replaces the replica: with `--storage memory` a head that is back knows of nothing.
 """
 
 from __future__ import annotations
@@ -22,22 +22,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import openai
 import psutil
 
-from benchmarks.replica_kill import ask, report
+from benchmarks.clients_at_work import PATIENCE, at_work, report, seconds_until
 from benchmarks.server_process import started
 from serving.ray_app import ENVIRONMENT
 
+HOST = "127.0.0.1"
 REPLICAS = 2
-PATIENCE = 240.0
 SETTLE = 5.0
+REPLACED = "a replica was killed"
 CONFIG = """
 [cluster]
 min_replicas = {replicas}
@@ -64,38 +63,41 @@ class Cluster:
 
     def __init__(self, folder: Path, storage: str) -> None:
         self._folder = folder
-        self._address = f"127.0.0.1:{free_port()}"
+        self._address = f"{HOST}:{free_port()}"
         # A node gives up a head that is away for this long; Ray's default is 60.
         patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
         self._environment = {**ENVIRONMENT, **patience}
         self._kept = {"RAY_gcs_storage": storage}
         if storage != "memory":
             self._kept["RAY_gcs_storage_path"] = str(folder / "gcs")
-        self.root = f"http://127.0.0.1:{free_port()}"
+        self.root = f"http://{HOST}:{free_port()}"
 
     @contextmanager
     def head(self) -> Iterator[subprocess.Popen[bytes]]:
-        host, _, port = self._address.partition(":")
-        command = [*RAY, "--head", "--node-ip-address", host, "--port", port, "--num-cpus", "0"]
-        command += ["--include-dashboard", "false"]
+        port = self._address.partition(":")[2]
+        command = [*RAY, "--head", "--node-ip-address", HOST, "--port", port, "--num-cpus", "0"]
+        command += ["--include-dashboard", "false", "--temp-dir", str(self._folder / "ray")]
+        # Ray takes the node that is left for a cluster of this machine which has its head still.
+        (self._folder / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         environment = {**self._environment, **self._kept}
         with started(command, self._folder / f"head{time.monotonic():.0f}", environment) as process:
             self._wait_for_head(process)
             yield process
 
     def _wait_for_head(self, process: subprocess.Popen[bytes]) -> None:
-        host, _, port = self._address.partition(":")
+        port = int(self._address.partition(":")[2])
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and process.poll() is None:
             with suppress(OSError):
-                socket.create_connection((host, int(port)), 1).close()
+                socket.create_connection((HOST, port), 1).close()
                 return
             time.sleep(0.2)
         raise RuntimeError(f"the head does not start; see {self._folder}")
 
     @contextmanager
     def node(self) -> Iterator[subprocess.Popen[bytes]]:
-        command = [*RAY, "--address", self._address, "--num-cpus", str(REPLICAS + 2)]
+        command = [*RAY, "--address", self._address, "--node-ip-address", HOST]
+        command += ["--num-cpus", str(REPLICAS + 2)]
         with started(command, self._folder / "node", self._environment) as process:
             yield process
 
@@ -118,8 +120,10 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 
 
 def replicas(node: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Processes of the engine replicas that are ready or load."""
-    found = []
+    """Processes of the engine replicas that are ready or load; none if their node has ended."""
+    found: list[psutil.Process] = []
+    if node.poll() is not None:
+        return found
     for each in psutil.Process(node.pid).children(recursive=True):
         with suppress(psutil.Error):
             if "Replica:" in each.name() and "EngineReplica" in " ".join(each.cmdline()):
@@ -131,28 +135,9 @@ async def part(
     name: str, url: str, clients: int, least: float, done: Callable[[], bool]
 ) -> dict[str, Any]:
     """So many clients ask for so long, and until something has come about."""
-    seen: Counter[str] = Counter()
-    ends: list[float] = []
-    over = asyncio.Event()
-    async with openai.AsyncOpenAI(
-        base_url=url, api_key="none", max_retries=0, timeout=120
-    ) as client:
-
-        async def play() -> None:
-            while not over.is_set():
-                await ask(client, seen, ends)
-
-        players = [asyncio.create_task(play()) for _ in range(clients)]
-        begin, reached = time.monotonic(), None
-        while (now := time.monotonic() - begin) < PATIENCE:
-            if reached is None and done():
-                reached = now
-            if reached is not None and now >= least:
-                break
-            await asyncio.sleep(0.2)
-        over.set()
-        await asyncio.gather(*players)
-    told = {"part": name, "seconds_until": reached, "ends": dict(seen)}
+    async with at_work(url, clients, patience=120.0) as work:
+        reached = await seconds_until(done, least)
+    told = {"part": name, "seconds_until": reached, **work.told()}
     print(told, flush=True)
     return told
 
@@ -181,12 +166,12 @@ def play(options: argparse.Namespace) -> list[dict[str, Any]]:
         run("without a head", options.down)
         on_exit.enter_context(cluster.head())
         run("the head is back", 2 * SETTLE)
-        before = {each.pid for each in replicas(node)}
-        psutil.Process(min(before)).kill()
+        if before := {each.pid for each in replicas(node)}:
+            psutil.Process(min(before)).kill()
         run(
-            "a replica was killed",
+            REPLACED if before else "all replicas are gone",
             SETTLE,
-            lambda: len({each.pid for each in replicas(node)} - {min(before)}) >= REPLICAS,
+            lambda: not before or len({p.pid for p in replicas(node)} - {min(before)}) >= REPLICAS,
         )
     return parts
 
@@ -205,7 +190,7 @@ def main() -> None:
         for one in parts
     }
     broken = failed.pop("the head dies")
-    replaced = parts[-1]["seconds_until"] is not None
+    replaced = parts[-1]["part"] == REPLACED and parts[-1]["seconds_until"] is not None
     good = replaced and broken <= options.clients and not any(failed.values())
     raise SystemExit(0 if good else 1)
 

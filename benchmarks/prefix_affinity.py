@@ -9,9 +9,10 @@ samples  self-consistency, 16 samples of a question
 probes   Dynasor-CoT: probes that go on from what a chain has written
 chats    plain requests, each after one of 12 conversations of some 500 tokens that they share
 
-Told: tokens that vLLM looked up in its prefix cache and found there, by its own counters, of all
-replicas; and the prompt tokens that had to be computed, as a ratio paired by query with a bootstrap
-interval. With few KV blocks (32 tokens each) not all replicas can hold all conversations.
+Told: the share of gangs that were on one replica only, by which the routers can be told apart; tokens
+that vLLM looked up in its prefix cache and found there, by its own counters, of all replicas; and the
+prompt tokens that had to be computed, as a ratio paired by query with a bootstrap interval. With few KV
+blocks (32 tokens each) not all replicas can hold all conversations.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import argparse
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest
 
 from algorithms.chat import Chat
-from algorithms.program import Program, Sampling
+from algorithms.program import Event, Program, Request, Sampling
 from certaindex.equivalence import AnswerEquivalence
 from certaindex.stopping import parse_rule
 from dynasor.allocator import PerQuery
@@ -140,9 +142,24 @@ def _programs(config: Config, queries: int, equivalence: AnswerEquivalence) -> I
         yield make_program(config, named, query, number, equivalence)
 
 
+class Watched(RayServeEngine):
+    """Keeps on which replicas each gang was."""
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__(handle)
+        self.replicas: dict[str, set[str | None]] = {}
+
+    async def submit(self, request: Request) -> AsyncGenerator[Event, None]:
+        """As its base does."""
+        async with aclosing(super().submit(request)) as events:
+            async for event in events:
+                self.replicas.setdefault(request.program, set()).add(self._where[request.id])
+                yield event
+
+
 async def play(handle: Any, queries: int) -> dict[str, Any]:
     """All workloads, one after the other: vLLM's counts, and each query's prompt tokens."""
-    engine = RayServeEngine(handle)
+    engine = Watched(handle)
     await engine.start()
     found: dict[str, Any] = {}
     with AnswerEquivalence(workers=1) as equivalence:
@@ -157,7 +174,9 @@ async def play(handle: Any, queries: int) -> dict[str, Any]:
                     raise RuntimeError(f"{outcome.query} failed: {outcome.errors}")
                 bills[outcome.query] = (outcome.bill.prompt, outcome.bill.cached)
             after = await engine.counters()
-            found[name] = {"bills": bills} | {n: after[n] - before[n] for n in COUNTERS}
+            together = [len(engine.replicas[gang]) == 1 for gang in bills]
+            found[name] = {"bills": bills, "together": sum(together) / len(together)}
+            found[name] |= {n: after[n] - before[n] for n in COUNTERS}
     await engine.close()
     return found
 
@@ -203,13 +222,15 @@ def compared(found: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 "router": router,
                 "queries": len(names),
                 "looked_up": one["prefix_queries"],
+                "together": one["together"],
                 "held": one["prefix_hits"],
                 "hit_rate": one["prefix_hits"] / one["prefix_queries"],
                 "computed_ratio": float(computed.mean() / reference.mean()),
                 "interval": (low, high),
             }
             print(
-                f"{workload:8s} {router:15s} {row['looked_up']:9,.0f} looked up, "
+                f"{workload:8s} {router:15s} {row['together']:6.1%} of gangs on one replica; "
+                f"{row['looked_up']:9,.0f} looked up, "
                 f"{row['hit_rate']:6.1%} held; computed x {row['computed_ratio']:.3f} "
                 f"({low:.3f}, {high:.3f})",
                 flush=True,

@@ -18,20 +18,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import openai
 import ray
 
-from benchmarks.replica_kill import ask, report, running
+from benchmarks.clients_at_work import at_work, report, seconds_until
+from benchmarks.replica_kill import running
 from serving.ray_app import ENVIRONMENT
 
-PATIENCE = 240.0
 CONFIG = """
 [cluster]
 min_replicas = 1
@@ -46,35 +43,21 @@ drain = 20
 """
 
 
-async def part(
-    client: openai.AsyncOpenAI, clients: int, least: float, done: Callable[[int], bool]
-) -> dict[str, Any]:
-    """So many clients ask for at least so long, and until the replicas are as they should be."""
-    seen: Counter[str] = Counter()
-    ends: list[float] = []
-    over = asyncio.Event()
-
-    async def play() -> None:
-        while not over.is_set():
-            await ask(client, seen, ends)
-
-    players = [asyncio.create_task(play()) for _ in range(clients)]
-    begin, reached = time.monotonic(), None
+async def part(url: str, clients: int, least: float, replicas: int) -> dict[str, Any]:
+    """So many clients ask for at least so long, and until there are so many replicas."""
     counts: list[int] = []
-    while (now := time.monotonic() - begin) < PATIENCE:
-        counts.append(await asyncio.to_thread(running))
-        if reached is None and done(counts[-1]):
-            reached = now
-        if reached is not None and now >= least:
-            break
-        await asyncio.sleep(0.5)
-    over.set()
-    await asyncio.gather(*players)
+
+    def there() -> bool:
+        counts.append(running())
+        return counts[-1] == replicas
+
+    async with at_work(url, clients) as work:
+        reached = await seconds_until(there, least, every=0.5)
     told = {
         "clients": clients,
         "replicas": {"first": counts[0], "last": counts[-1], "most": max(counts)},
         "seconds_until": reached,
-        "ends": dict(seen),
+        **work.told(),
     }
     print(json.dumps(told), flush=True)
     return told
@@ -83,11 +66,11 @@ async def part(
 @contextmanager
 def deployed(most: int) -> Iterator[str]:
     """The application on a cluster of this machine, by the command; its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray.init(address="local", num_cpus=most + 2, include_dashboard=False, log_to_driver=False)
+    with socket.create_server(("127.0.0.1", 0)) as free:  # now, for Ray's processes take some
+        port = free.getsockname()[1]
     config = Path(tempfile.mkdtemp()) / "dynasor.toml"
     config.write_text(CONFIG.format(most=most, port=port))
     address = ray.get_runtime_context().gcs_address
@@ -102,14 +85,11 @@ def deployed(most: int) -> Iterator[str]:
 
 
 async def play(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    async with openai.AsyncOpenAI(
-        base_url=url, api_key="none", max_retries=0, timeout=600
-    ) as client:
-        return [
-            await part(client, 1, options.quiet, lambda replicas: replicas == 1),
-            await part(client, options.clients, options.busy, lambda n: n == options.most),
-            await part(client, 1, options.quiet, lambda replicas: replicas == 1),
-        ]
+    return [
+        await part(url, 1, options.quiet, 1),
+        await part(url, options.clients, options.busy, options.most),
+        await part(url, 1, options.quiet, 1),
+    ]
 
 
 def main() -> None:

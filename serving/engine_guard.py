@@ -183,7 +183,9 @@ class EngineGuard:
         self.engine.hint(gang, hints)
 
     def capacity(self) -> Capacity:
-        """Of the first engine; the others are like it."""
+        """Of the engine; while there is none, of the last one."""
+        if self.ready:
+            self._capacity = self.engine.capacity()
         return self._capacity
 
     async def measure(self, request: Request) -> int | None:

@@ -95,6 +95,7 @@ class QueryService:
         self._tracer = tracer
         self._scorer = scorer
         self._runtimes: dict[str, Runtime] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self.room = Room(0)
         self.live: dict[str, LiveQuery] = {}
         self.idle = asyncio.Event()
@@ -185,9 +186,13 @@ class QueryService:
             yield query
         finally:
             task.cancel()
+            self._ending.add(task)  # Python itself keeps no hold of a task
+            task.add_done_callback(self._ending.discard)
             try:
-                await asyncio.gather(task, return_exceptions=True)
-            finally:  # Ray Serve cancels who serves a client that has left, also while this waits
+                # Ray Serve cancels who serves a client that has left, also while this waits: then the
+                # task still cuts what it has in the engine. (`gather` would cancel it once more.)
+                await asyncio.wait([task])
+            finally:
                 self._ended(query, program, visit, span)
 
     def _ended(self, query: LiveQuery, program: Program, visit: Visit, span: Span) -> None:

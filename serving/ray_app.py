@@ -83,6 +83,7 @@ def application(config: Config, keys: Keys, replica: type[EngineReplica] = Engin
         num_replicas=config.cluster.endpoints,
         max_ongoing_requests=CALLS,
         graceful_shutdown_timeout_s=drain,
+        max_surge_percent=100,  # those of a new version begin before the old ones end
         ray_actor_options={"num_cpus": ENDPOINT_CPUS},
     )
     return endpoint.bind(settings, keys, engine, ranker)
@@ -247,11 +248,23 @@ def _connected(address: str, **own: Any) -> Iterator[None]:
             address = str(canonicalize_bootstrap_address_or_die(address))
         if address != "local":
             _check_answers(address)
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, **own)
+        _join(address, own)
         yield
     except (RayError, RayServeException, ConnectionError, RuntimeError, TimeoutError) as error:
         problem = " ".join(str(error).split())[-ERROR:]
         raise EngineError(f"Ray at {address!r} cannot serve it: {problem}") from error
+
+
+def _join(address: str, own: Mapping[str, Any]) -> None:
+    """Be a part of the cluster.
+
+    Raises:
+        RuntimeError: if that cannot be.
+    """
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, **own)
+    except Exception as error:  # Ray raises bare ones, as where a node does not start in time
+        raise RuntimeError(str(error)) from error
 
 
 def _check_answers(address: str) -> None:

@@ -34,6 +34,8 @@ REPORT_EVERY = 1.0
 """Seconds between two reports of an endpoint to the global view."""
 REPORT_WITHIN = 0.5
 """Seconds that a report may take; no query waits for it in any case."""
+LEARN_EVERY = 1.0
+"""Seconds between two looks at what the replicas have room for."""
 HEARD_WITHIN = 6.0
 """Seconds that an endpoint waits at its start for places of its own; then it has as many as all may."""
 NAMESPACE = "dynasor"
@@ -59,7 +61,7 @@ class Endpoint:
         self._engine = engine
         self._ranker = ranker
         self._on_exit = ExitStack()
-        self._reporting: asyncio.Task[None] | None = None
+        self._working: list[asyncio.Task[None]] = []
 
     def __serve_build_asgi_app__(self) -> Any:
         """What Serve calls for each connection and for the begin and the end."""
@@ -95,7 +97,7 @@ class Endpoint:
         await self._service.engine.start()
         self._view: Any = None
         self._heard = asyncio.Event()
-        self._reporting = asyncio.create_task(self._report())
+        self._working = [asyncio.create_task(each()) for each in (self._report, self._learn)]
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARD_WITHIN):
                 await self._heard.wait()
@@ -133,9 +135,9 @@ class Endpoint:
         return True
 
     async def _end(self) -> None:
-        if self._reporting is not None:
-            self._reporting.cancel()
-            await asyncio.gather(self._reporting, return_exceptions=True)
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
         if self._view is not None:
             self._view.leave.remote(_me())
         self._service.audits.drop()
@@ -171,6 +173,13 @@ class Endpoint:
                     logger.warning("no news of the global view: %s", problem)
                 known = False
             await asyncio.sleep(REPORT_EVERY)
+
+    async def _learn(self) -> None:
+        """Keep to what the replicas are now: those of a new version may come after this endpoint."""
+        while True:
+            await asyncio.sleep(LEARN_EVERY)
+            if isinstance(engine := self._guard.engine, RayServeEngine):
+                await engine.learn()
 
 
 def _without_name(send: Send) -> Send:

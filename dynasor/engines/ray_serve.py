@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import Context
 from typing import Any
 
@@ -68,6 +68,15 @@ class RayServeEngine:
             raise EngineError(f"no engine replica was ready within {START:g} s") from None
         except LOST as error:
             raise EngineError(f"no engine replica answers: {error}") from error
+
+    async def learn(self) -> None:
+        """Ask a replica anew what it has room for: those of a new version may have other room.
+
+        Where none answers within `AT_MOST` what was known holds.
+        """
+        with suppress(TimeoutError, *LOST):
+            async with asyncio.timeout(AT_MOST):
+                self._capacity = await _call(self._handle.capacity)
 
     async def submit(self, request: Request) -> AsyncGenerator[Event, None]:
         """Run a request; see `Engine.submit`."""

@@ -196,6 +196,24 @@ async def test_a_prompt_is_measured_by_a_replica_and_refused_as_that_refuses_it(
         assert await answering(engine, lost) is None
 
 
+async def test_what_a_new_version_of_the_replicas_has_room_for_is_learnt():
+    handle = Handle()
+    engine = RayServeEngine(handle)
+    await engine.start()
+    assert engine.capacity().max_running == 4
+    told = [Capacity(8, "n", supports_seed=False), GONE]
+
+    async def remote():
+        if isinstance(answer := told.pop(0), Exception):
+            raise answer
+        return answer
+
+    handle.capacity = SimpleNamespace(remote=remote)
+    for _ in range(2):  # the second time nobody answers
+        await engine.learn()
+        assert engine.capacity() == Capacity(8, "n", supports_seed=False)
+
+
 async def test_counters_are_those_of_all_replicas():
     told = [
         {"waiting": 2, "kv_now": 0.2, "kv_peak": 0.5, "prefix_hits": 10},

@@ -8,6 +8,7 @@ Slow, since Ray begins a dozen processes. `tests/serving/test_ray.py` has vLLM a
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -59,12 +60,27 @@ class Counting:
         return os.getpid(), self.news, self.cuts
 
 
+class ToldByFile:
+    """Serve's autoscaling policy: one replica once there is a file, until then two."""
+
+    def __init__(self, file):
+        self.file = Path(file)
+
+    def __call__(self, context):
+        return 1 if self.file.exists() else 2, {}
+
+
 @pytest.fixture(scope="module")
-def handle():
+def fewer(tmp_path_factory):
+    return tmp_path_factory.mktemp("scale") / "fewer"
+
+
+@pytest.fixture(scope="module")
+def handle(fewer):
     pytest.importorskip("ray")
     import ray
     from ray import serve
-    from ray.serve.config import RequestRouterConfig
+    from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
     from serving.ray_app import ENVIRONMENT
 
@@ -73,7 +89,17 @@ def handle():
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     serve.start(proxy_location="Disabled")
     deployment = serve.deployment(Counting).options(
-        num_replicas=2,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=1,
+            max_replicas=2,
+            initial_replicas=2,
+            downscale_delay_s=0,
+            upscale_delay_s=0,
+            policy=AutoscalingPolicy(
+                policy_function=f"{__name__}:ToldByFile", policy_kwargs={"file": str(fewer)}
+            ),
+        ),
+        graceful_shutdown_timeout_s=1,
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": 0},
         request_router_config=RequestRouterConfig(
@@ -86,6 +112,14 @@ def handle():
     ray.shutdown()
     os.environ.clear()
     os.environ.update(before)
+
+
+def running():
+    """Replicas that serve, as Serve knows it."""
+    from ray import serve
+
+    states = serve.status().applications["counting"].deployments["Counting"].replica_states
+    return states.get("RUNNING", 0)
 
 
 async def run(engine, id, gang, tokens=5):
@@ -174,4 +208,27 @@ async def test_gangs_on_real_replicas(handle):
         assert (tokens, end) == (60, "stop")
         assert where[0] == home
         assert len(where) == 2
+    await engine.close()
+
+
+async def test_what_a_replica_that_is_drained_does_not_end_in_time_is_handed_over(handle, fewer):
+    """The last one: there is one replica from then on."""
+    from dynasor.engines.ray_serve import RayServeEngine
+
+    engine = RayServeEngine(handle)
+    await engine.start()
+    async with asyncio.timeout(60):  # another test may have killed one
+        while (await asyncio.to_thread(running)) < 2:
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(1.0)  # until the router has heard of it
+    tasks = [asyncio.create_task(run(engine, f"{gang}0", gang, 400)) for gang in "ef"]
+    while None in (homes := [engine._where.get(f"{gang}0") for gang in "ef"]):
+        await asyncio.sleep(0.05)
+    assert len(set(homes)) == 2
+    fewer.touch()
+    ends = await asyncio.gather(*tasks)
+    assert [(tokens, end) for tokens, end, _ in ends] == [(400, "stop")] * 2
+    stayed, moved = sorted((where for _, _, where in ends), key=len)
+    assert len(stayed) == 1
+    assert moved[1:] == stayed
     await engine.close()

@@ -6,6 +6,8 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,6 +16,8 @@ from dynasor.config import Config
 from serving.keys import Keys
 from tests.serving.relayed_engine import Relay, ScriptedReplica
 from tests.serving.running_server import Reachable, settings
+
+IDLE_WITHIN = 30.0
 
 
 @dataclass
@@ -24,16 +28,20 @@ class OnRay(Reachable):
 
     async def idle(self) -> None:
         """Wait until nothing is left of any query."""
-        async with asyncio.timeout(30), self.http() as http:
-            while self.engine.running or await _busy(http):
+        admin = {"Authorization": f"Bearer {self.admin}"}
+        until = monotonic() + IDLE_WITHIN
+        async with self.http(headers=admin) as http:
+            while (left := await _busy(http)) or self.engine.running:
+                assert monotonic() < until, f"left: {left}, {self.engine.running}"
                 await asyncio.sleep(0.05)
 
 
-async def _busy(http: Any) -> bool:
+async def _busy(http: Any) -> dict[str, float]:
+    """What an endpoint still has."""
     text = (await http.get("/metrics")).text
     now = {family.name: family for family in text_string_to_metric_families(text)}
     names = ("dynasor_gangs_running", "dynasor_requests_running")
-    return any(sample.value for name in names for sample in now[name].samples)
+    return {name: sample.value for name in names for sample in now[name].samples if sample.value}
 
 
 class RayServer:
@@ -78,12 +86,13 @@ class RayServer:
         from ray import serve
 
         from serving.ray_app import application
+        from serving.ray_endpoint import LEARN_EVERY
 
         wanted = (config, keys if len(keys) else None, engine.capacity())
         if wanted == self._deployed:
             return
         relayed = config.engine.model_copy(
-            update={"kind": "openai", "base_urls": (f"http://127.0.0.1:{self._relayed}/v1",)}
+            update={"base_urls": (f"http://127.0.0.1:{self._relayed}/v1",)}  # for `ScriptedReplica`
         )
         config = config.model_copy(
             update={
@@ -98,7 +107,19 @@ class RayServer:
         await asyncio.to_thread(
             serve.run, application(config, keys, ScriptedReplica), name=config.cluster.name
         )
+        if self._deployed is not None and self._deployed[2] != wanted[2]:
+            await asyncio.sleep(
+                3 * LEARN_EVERY
+            )  # an endpoint may have asked a replica that has gone
         self._deployed = wanted
+
+    def logs(self) -> str:
+        """What all processes of the cluster have logged."""
+        from ray._private.worker import global_worker
+
+        folder = Path(global_worker.node.get_logs_dir_path())
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        return "\n".join(file.read_text(errors="replace") for file in files)
 
     async def close(self) -> None:
         import ray

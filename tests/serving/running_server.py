@@ -27,10 +27,15 @@ MODEL = "scripted"
 
 @dataclass
 class Reachable:
-    """A server at an address, wherever it runs."""
+    """A server at an address, wherever it runs.
+
+    Attributes:
+        admin: key with which `idle` may look, where there are keys.
+    """
 
     root: str
     clients: list[AsyncOpenAI] = field(default_factory=list, kw_only=True)
+    admin: str = field(default="none", kw_only=True)
 
     def openai(self, key: str = "none") -> AsyncOpenAI:
         client = AsyncOpenAI(base_url=f"{self.root}/v1", api_key=key, max_retries=0, timeout=30)

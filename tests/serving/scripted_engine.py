@@ -47,6 +47,7 @@ class ScriptedEngine:
     running: set[str] = field(default_factory=set)
     most_running: int = 0
     cut: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)  # of themselves
     requests: list[Request] = field(default_factory=list)
     hints: dict[str, Hints] = field(default_factory=dict)
 
@@ -93,6 +94,7 @@ class ScriptedEngine:
                     )
         finally:
             self.running.discard(request.id)
+        self.ended.add(request.id)
         reason = "length" if text is None else "stop"
         yield Generation(
             request.id,

@@ -12,6 +12,45 @@ import yaml
 
 from dynasor.config import Config, load_config
 
+COUNT = {"type": "integer", "minimum": 0}
+START = {"type": "object", "additionalProperties": {"type": "string"}}
+POD = {"type": "object", "required": ["spec"]}  # by the schema of Kubernetes
+
+
+def fields(required, **known):
+    """An object with these fields, all of them or some, and no others."""
+    needed = list(known) if required is ... else required
+    return {
+        "type": "object",
+        "properties": known,
+        "required": needed,
+        "additionalProperties": False,
+    }
+
+
+RAY_SERVICE = fields(
+    ...,
+    serveConfigV2={"type": "string"},
+    rayClusterConfig=fields(
+        ["headGroupSpec"],
+        enableInTreeAutoscaling={"type": "boolean"},
+        gcsFaultToleranceOptions=fields(["redisAddress"], redisAddress={"type": "string"}),
+        headGroupSpec=fields(..., rayStartParams=START, template=POD),
+        workerGroupSpecs={
+            "type": "array",
+            "items": fields(
+                ...,
+                groupName={"type": "string"},
+                replicas=COUNT,
+                minReplicas=COUNT,
+                maxReplicas=COUNT,
+                rayStartParams=START,
+                template=POD,
+            ),
+        },
+    ),
+)
+"""Those fields of KubeRay's RayService (ray.io/v1) that are used here, with their types."""
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 
 
@@ -62,9 +101,18 @@ def test_the_pods_and_what_is_beside_them_are_what_kubernetes_takes():
         check_pod(broken, "pod")
 
 
+def test_the_fields_of_the_manifest_are_kuberays():
+    *_, service = kuberay()
+    assert set(service) == {"apiVersion", "kind", "metadata", "spec"}
+    assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
+    jsonschema.validate(service["spec"], RAY_SERVICE)
+    service["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(service["spec"], RAY_SERVICE)
+
+
 def test_the_application_of_the_manifest_is_what_serve_takes():
     settings, *_, service = kuberay()
-    assert service["apiVersion"] == "ray.io/v1"
     schema = pytest.importorskip("ray.serve.schema").ServeDeploySchema
     application = schema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
     (only,) = application.applications

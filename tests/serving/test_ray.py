@@ -67,9 +67,8 @@ async def test_the_metrics_are_those_of_all_replicas(served, client):
     assert now["dynasor_engine_ready"] == 1
 
 
-async def test_a_replica_that_is_killed_costs_nobody_an_answer(served, client):
-    before = served.replicas()
-    assert len(before) == 2
+async def all_answered(client, lose):
+    """Twelve queries have all their samples, though something is lost at their work."""
     queries = [
         asyncio.create_task(
             client.chat.completions.create(
@@ -79,11 +78,31 @@ async def test_a_replica_that_is_killed_costs_nobody_an_answer(served, client):
         for _ in range(12)
     ]
     await asyncio.sleep(1.0)
-    before[0].kill()
+    lose()
+    prompts = set()
     for answer in await asyncio.gather(*queries):
-        assert answer.dynasor["samples"] + answer.dynasor["failed"] == 16
+        assert answer.dynasor["samples"] == 16
         assert answer.dynasor["failed"] == 0
         assert answer.dynasor["answer"] == "17"
+        prompts.add(answer.usage.prompt_tokens)
+    assert len(prompts) == 1  # nothing is billed twice
+
+
+async def test_an_engine_that_dies_in_its_replica_costs_nobody_an_answer(served, client):
+    before = {each.pid for each in served.engine_processes()}
+    assert len(before) == 2
+    await all_answered(client, psutil.Process(min(before)).kill)
+    async with asyncio.timeout(300):  # Serve replaces the replica
+        while len({each.pid for each in served.engine_processes()} - {min(before)}) < 2:
+            await asyncio.sleep(0.5)
+
+
+async def test_a_replica_that_is_killed_costs_nobody_an_answer(served, client):
+    victim, _ = served.replicas()
+    inside = victim.children(recursive=True)
+    assert any("EngineCore" in child.name() for child in inside)
+    await all_answered(client, victim.kill)
+    assert not psutil.wait_procs(inside, timeout=60)[1]  # its engine does not outlive it
 
 
 async def test_it_gives_what_it_has_and_ends_with_all_its_processes_when_told_to(served, client):

@@ -1,6 +1,7 @@
 """What endpoints on Ray share, and what becomes of queries when a part of the cluster dies."""
 
 import asyncio
+from collections import Counter
 
 import psutil
 import pytest
@@ -151,3 +152,25 @@ async def test_an_endpoint_that_dies_takes_its_queries_with_it_and_is_replaced(o
             while len({each.pid for each in processes("Endpoint")} - before) < 1:
                 await asyncio.sleep(0.5)
         assert await answered(http)
+
+
+@pytest.mark.parametrize("endpoints", [1, 2])
+async def test_a_new_version_fails_no_query(on_ray, endpoints):
+    seen, over = Counter(), asyncio.Event()
+    new = two_endpoints(max_queries=200, endpoints=endpoints)
+    old = two_endpoints(endpoints=endpoints)
+    async with on_ray.running(endless(), config=old) as server, server.http() as http:
+
+        async def ask():
+            while not over.is_set():
+                seen[await post(http, SHORT)] += 1
+
+        asking = [asyncio.create_task(ask()) for _ in range(3)]
+        before = {each.pid for each in processes("Endpoint") + processes("ScriptedReplica")}
+        async with on_ray.running(endless(), config=new):
+            async with asyncio.timeout(90):
+                while before & {p.pid for p in psutil.Process().children(recursive=True)}:
+                    await asyncio.sleep(0.5)
+        over.set()
+        await asyncio.gather(*asking)
+    assert set(seen) == {200}

@@ -45,3 +45,19 @@ def test_an_address_where_nobody_answers_is_named():
         port = free.getsockname()[1]
     with pytest.raises(EngineError, match=f"127.0.0.1:{port}"):
         remove(load_config(environment={}), f"127.0.0.1:{port}")
+
+
+def test_a_cluster_that_does_not_begin_is_one_line(monkeypatch):
+    """Ray raises a bare exception where a node is too slow to start, which nobody can order here."""
+    ray = pytest.importorskip("ray")
+    from dynasor.config import load_config
+    from dynasor.errors import EngineError
+    from serving.keys import Keys
+    from serving.ray_app import deploy
+
+    def init(**_):
+        raise Exception("The current node\n timed out")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(EngineError, match=r"^Ray at 'local' cannot serve it: .*node timed out$"):
+        deploy(load_config(environment={}), Keys([]), None)

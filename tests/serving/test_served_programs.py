@@ -1,6 +1,7 @@
 """Every reasoning program behind the endpoint: asked for, set, refused, streamed, and billed."""
 
 import asyncio
+from contextlib import aclosing
 
 import openai
 import pytest
@@ -56,6 +57,35 @@ def writes(request):
     if asked.startswith("Plan a text"):
         return "Part 1: seeds - 100 words\nPart 2: water - 100 words"
     return "grow " * 99 + "well."
+
+
+class Held(ScriptedEngine):
+    """Takes requests and has them wait."""
+
+    def __init__(self, say):
+        super().__init__(say)
+        self.taken = set()
+        self.go_on = asyncio.Event()
+
+    async def submit(self, request):
+        self.taken.add(request.id)
+        try:
+            await self.go_on.wait()
+            async with aclosing(super().submit(request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self.taken.discard(request.id)
+
+    async def settled(self):
+        """How many it has, once no more come."""
+        while not self.taken:
+            await asyncio.sleep(0.01)
+        before, now = 0, len(self.taken)
+        while now > before:
+            await asyncio.sleep(0.3)
+            before, now = now, len(self.taken)
+        return now
 
 
 def asked(algorithm, **options):
@@ -132,8 +162,11 @@ async def test_settings_of_the_body_go_before_the_servers_and_leave_the_others()
         assert len([request for request in steps if not request.prefix]) == 6
         assert len([request for request in steps if request.prefix]) == 6  # 3 nodes, 2 children
         assert {request.sampling.max_tokens for request in steps} == {256}
-        assert server.service.config.algorithm.search == config.algorithm.search
         engine.requests.clear()
+        await client.chat.completions.create(**asked("beam-search", budget={"samples": 6}))
+        steps = [request for request in engine.requests if request.kind == "step"]
+        roots = [request for request in steps if not request.prefix]
+        assert len(roots) == config.algorithm.search.children
         best = await client.chat.completions.create(
             **asked("best-of-n", reward={"select": "best"}, stop={"rule": "fixed:3"}, wave=3)
         )
@@ -239,12 +272,13 @@ async def test_models_are_those_that_the_server_can_serve():
     ],
 )
 async def test_settings_that_cannot_be_are_refused_by_name(algorithm, options, param):
-    async with running(ScriptedEngine(), config=rewarded()) as server, server.http() as http:
+    engine = ScriptedEngine()
+    async with running(engine, config=rewarded()) as server, server.http() as http:
         body = {"model": f"{MODEL}:{algorithm}", "messages": QUESTION, "dynasor": options}
         response = await http.post("/v1/chat/completions", json=body)
         assert response.status_code == 400
         assert response.json()["error"]["param"] == f"dynasor.{param}"
-        assert server.service.guard.running == 0
+    assert not engine.requests
 
 
 @pytest.mark.parametrize(
@@ -312,9 +346,9 @@ async def test_improbable_samples_are_cut_where_votes_are_weighed_by_evidence():
             messages=QUESTION,
             extra_body={"dynasor": {"stop": {"rule": "fixed:4"}, "budget": {"samples": 4}}},
         )
-        off = config.algorithm.model_copy(update={"early_cut": False})
-        server.service.config = config.model_copy(update={"algorithm": off})
-        engine.requests.clear()
+    algorithm = config.algorithm.model_copy(update={"early_cut": False})
+    off = ScriptedEngine()
+    async with running(off, config=config.model_copy(update={"algorithm": algorithm})) as server:
         await server.openai().chat.completions.create(
             model="embedded:self-consistency",
             messages=QUESTION,
@@ -324,7 +358,7 @@ async def test_improbable_samples_are_cut_where_votes_are_weighed_by_evidence():
     assert any(name.endswith("#1") for name in engine.cut)
     assert answer.dynasor["votes"] == {"4": 3}
     assert 0 < answer.dynasor["tokens"]["cut"] < 1024
-    assert engine.requests[0].report_every is None
+    assert off.requests[0].report_every is None
 
 
 @pytest.mark.parametrize(
@@ -340,17 +374,23 @@ async def test_an_engine_with_room_is_filled(algorithm, options, at_once):
     config = rewarded().model_dump(include={"engine", "server", "algorithm"}, exclude_unset=True)
     allocator = {"fill": 0.25, "wave": 2, "rule": "never"}  # the engine has 64 places
     config = load_config(overrides={**config, "allocator": allocator}, environment={})
-    engine = ScriptedEngine(reasons, pause=0.002)
+    engine = Held(reasons)
     async with running(engine, config=config) as server:
-        await server.openai().chat.completions.create(**asked(algorithm, **options))
-        alone = engine.most_running
-        assert alone == at_once
-        engine.most_running = 0
-        two = [server.openai().chat.completions.create(**asked(algorithm)) for _ in range(2)]
-        await asyncio.gather(*two)
-        assert server.service.room.spare == 16, "all places are given back"
-    if at_once == 16:
-        assert engine.most_running == 16 + 2, "the second one gets its wave"
+        client = server.openai()
+
+        async def ask(*queries):
+            asking = [asyncio.create_task(client.chat.completions.create(**q)) for q in queries]
+            settled = await engine.settled()
+            engine.go_on.set()
+            await asyncio.gather(*asking)
+            engine.go_on.clear()
+            return settled
+
+        assert await ask(asked(algorithm, **options)) == at_once
+        two = await ask(asked(algorithm), asked(algorithm))
+        if at_once == 16:
+            assert two == 16 + 2, "the second one gets its wave"
+        assert await ask(asked(algorithm, **options)) == at_once, "all places are given back"
 
 
 def test_efforts_that_cannot_be_served_are_one_line_at_the_start():
