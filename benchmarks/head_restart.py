@@ -66,7 +66,8 @@ class Cluster:
         self._address = f"{HOST}:{free_port()}"
         # A node gives up a head that is away for this long; Ray's default is 60.
         patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
-        self._environment = {**ENVIRONMENT, **patience}
+        # One machine; else it would depend on the machine whether a token is asked for.
+        self._environment = {**ENVIRONMENT, **patience, "RAY_AUTH_MODE": "disabled"}
         self._kept = {"RAY_gcs_storage": storage}
         if storage != "memory":
             self._kept["RAY_gcs_storage_path"] = str(folder / "gcs")

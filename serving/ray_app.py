@@ -264,7 +264,10 @@ def _join(address: str, own: Mapping[str, Any]) -> None:
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, **own)
     except Exception as error:  # Ray raises bare ones, as where a node does not start in time
-        raise RuntimeError(str(error)) from error
+        # Of what joins a cluster by its address Ray does not ask for a token by itself.
+        token = address != "local" and "RAY_AUTH_MODE" not in os.environ
+        hint = "; if it asks for a token, set RAY_AUTH_MODE=token" if token else ""
+        raise RuntimeError(str(error) + hint) from error
 
 
 def _check_answers(address: str) -> None:

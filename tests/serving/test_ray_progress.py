@@ -61,3 +61,22 @@ def test_a_cluster_that_does_not_begin_is_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(EngineError, match=r"^Ray at 'local' cannot serve it: .*node timed out$"):
         deploy(load_config(environment={}), Keys([]), None)
+
+
+def test_a_cluster_that_may_ask_for_a_token_says_how_to_give_it(monkeypatch):
+    import socket
+
+    ray = pytest.importorskip("ray")
+    from dynasor.config import load_config
+    from dynasor.errors import EngineError
+    from serving.ray_app import remove
+
+    def init(**_):
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        address = f"127.0.0.1:{cluster.getsockname()[1]}"
+        with pytest.raises(EngineError, match="set RAY_AUTH_MODE=token"):
+            remove(load_config(environment={}), address)
