@@ -107,10 +107,12 @@ class RayServer:
         await asyncio.to_thread(
             serve.run, application(config, keys, ScriptedReplica), name=config.cluster.name
         )
-        if self._deployed is not None and self._deployed[2] != wanted[2]:
-            await asyncio.sleep(
-                3 * LEARN_EVERY
-            )  # an endpoint may have asked a replica that has gone
+        if self._deployed is not None and (
+            self._deployed[2] != wanted[2]
+            or self._deployed[0].server.max_queries != config.server.max_queries
+        ):
+            # It may have asked a replica that has gone, and shares its limit with one that ends.
+            await asyncio.sleep(3 * LEARN_EVERY)
         self._deployed = wanted
 
     def logs(self) -> str:
