@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from math import inf
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings, strategies
@@ -242,17 +243,22 @@ def workload(seed):
 @settings(max_examples=200, deadline=None)
 @given(seed=strategies.integers(0, 2**32))
 def test_jumps_equal_going_token_by_token(policy, seed):
+    """When an idle gang is forgotten is left out, and tested with the queue.
+
+    The reference tells the queue of a step's ends before it tells of what came during the step.
+    """
     sizes, submits, aborts = workload(seed)
     queue = None if policy == "vllm" else by(policy)
-    naive = NaiveReplica(sizes, queue)
-    expected = naive.serve(submits, aborts)
-    machine = Replica(sizes, queue or fifo)
-    jobs = {spec[0]: Job(*spec) for _, spec in submits}
-    ends, _, _ = serve(
-        machine,
-        [(time, jobs[spec[0]], None) for time, spec in submits],
-        [(time, jobs[name]) for time, name in aborts],
-    )
+    with patch("dynasor.scheduling.queue.LAPSE", inf):
+        naive = NaiveReplica(sizes, queue)
+        expected = naive.serve(submits, aborts)
+        machine = Replica(sizes, queue or fifo)
+        jobs = {spec[0]: Job(*spec) for _, spec in submits}
+        ends, _, _ = serve(
+            machine,
+            [(time, jobs[spec[0]], None) for time, spec in submits],
+            [(time, jobs[name]) for time, name in aborts],
+        )
     whole = {name: each.end for name, each in expected.items() if each.end is not None}
     assert ends == pytest.approx(whole)
     for name, each in expected.items():
