@@ -13,7 +13,7 @@ import httpx
 
 from benchmarks.server_process import started
 from dynasor.embedded_model import path as embedded_model
-from dynasor.engines.vllm import IN_ENGINE
+from dynasor.engines.cpu_tuning import IN_ENGINE
 
 START_TIMEOUT = 400.0  # a busy machine with two cores needs minutes
 ENVIRONMENT = {

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
@@ -20,6 +21,10 @@ KV_SHARE = 0.25
 """Of the free memory; the model itself, activations and other programs need the rest."""
 LARGEST_KV_GIB = 64
 TINY_MODEL_BYTES = 50 << 20
+BLOCK_SIZE_CPU = 32
+"""Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
+IN_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""Computes in the engine's process. vLLM takes another one for the model on CPU, to bind its threads."""
 FLOAT32_SHARE = 0.4
 """Of the free memory that the weights of a model may take in float32."""
 
@@ -157,3 +162,16 @@ def _binding() -> str:
 def _free_share_gib() -> int:
     free = psutil.virtual_memory().available / GIB
     return max(1, min(LARGEST_KV_GIB, int(free * KV_SHARE)))
+
+
+def cpu_arguments(tuning: CpuTuning | None) -> dict[str, Any]:
+    """Arguments of a vLLM engine on a CPU."""
+    arguments: dict[str, Any] = {
+        "dtype": tuning.dtype if tuning else "bfloat16",
+        "block_size": BLOCK_SIZE_CPU,
+        "enforce_eager": True,  # compiling takes longer than most runs on a CPU
+    }
+    if tuning and tuning.tiny_model:
+        # No threads to bind: a process less to start, and to wait for at every step.
+        arguments["distributed_executor_backend"] = IN_ENGINE
+    return arguments

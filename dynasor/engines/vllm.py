@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from algorithms.program import Event, Request
 from dynasor.config import SchedulerConfig
 from dynasor.engines.base import Capacity
-from dynasor.engines.cpu_tuning import CpuTuning, tune
+from dynasor.engines.cpu_tuning import CpuTuning, cpu_arguments, tune
 from dynasor.engines.vllm_gangs import VLLMGangs
 from dynasor.engines.vllm_output import VLLMOutput
 from dynasor.engines.vllm_prompts import RenderedPrompts
@@ -25,10 +25,6 @@ from dynasor.scheduling.gang import Hints
 
 logger = logging.getLogger(__name__)
 
-BLOCK_SIZE_CPU = 32
-"""Tokens a KV block; vLLM's 128 for CPU shares nothing between siblings with short prompts."""
-IN_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""Computes in the engine's process. vLLM takes another one for the model on CPU, to bind its threads."""
 _ERROR_LENGTH = 500
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -149,14 +145,9 @@ class VLLMEngine:
         }
         if self._on_cpu:
             arguments |= {
-                "dtype": self.tuning.dtype if self.tuning else "bfloat16",
-                "block_size": BLOCK_SIZE_CPU,
-                "enforce_eager": True,  # compiling takes longer than most runs on a CPU
+                **cpu_arguments(self.tuning),
                 "logits_processors": ["dynasor.engines.vllm_seed:SeededSampling"],
             }
-            if self.tuning and self.tuning.tiny_model:
-                # No threads to bind: a process less to start, and to wait for at every step.
-                arguments["distributed_executor_backend"] = IN_ENGINE
         return arguments
 
     async def submit(self, request: Request) -> AsyncGenerator[Event, None]:

@@ -10,15 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dynasor.engines.cpu_tuning import tune
-from dynasor.engines.vllm import (
-    BLOCK_SIZE_CPU,
-    IN_ENGINE,
-    QUIET,
-    is_installed,
-    one_line,
-    weights_bytes,
-)
+from dynasor.engines.cpu_tuning import cpu_arguments, tune
+from dynasor.engines.vllm import QUIET, is_installed, one_line, weights_bytes
 from dynasor.errors import EngineError, MissingExtra
 from dynasor.rewards.base import Attempt
 
@@ -109,12 +102,8 @@ def _tuned(model: str, on_cpu: bool) -> Iterator[dict[str, Any]]:
         return
     before = dict(os.environ)
     tuning = tune(weights_bytes(Path(model)))
-    more: dict[str, Any] = {"block_size": BLOCK_SIZE_CPU, "enforce_eager": True}
-    more |= {"dtype": tuning.dtype, "max_model_len": -1}
-    if tuning.tiny_model:
-        more["distributed_executor_backend"] = IN_ENGINE
     try:
-        yield more
+        yield {**cpu_arguments(tuning), "max_model_len": -1}
     finally:
         for name in tuning.environment:
             os.environ.pop(name, None)

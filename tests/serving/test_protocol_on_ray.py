@@ -12,13 +12,19 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from tests.serving import test_front_door, test_protocol, test_refusals, test_served_programs
+from tests.serving import (
+    test_filled_engine,
+    test_front_door,
+    test_protocol,
+    test_refusals,
+    test_served_programs,
+)
 from tests.serving.running_server import MODEL, QUESTION, settings
 from tests.serving.scripted_engine import ScriptedEngine, boxed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-MODULES = (test_protocol, test_refusals, test_served_programs, test_front_door)
+MODULES = (test_protocol, test_refusals, test_served_programs, test_filled_engine, test_front_door)
 ELSEWHERE = {
     # They have no server.
     "test_efforts_that_cannot_be_served_are_one_line_at_the_start",
