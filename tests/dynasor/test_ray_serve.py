@@ -24,6 +24,8 @@ from dynasor.scheduling.gang import Hints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PLACES = 3
+ENDS = 1.0
+"""Seconds after which Serve has told its router of all requests that have ended."""
 
 
 class Counting:
@@ -114,12 +116,10 @@ def handle(fewer):
     os.environ.update(before)
 
 
-def running():
-    """Replicas that serve, as Serve knows it."""
-    from ray import serve
-
-    states = serve.status().applications["counting"].deployments["Counting"].replica_states
-    return states.get("RUNNING", 0)
+async def alive(handle):
+    """Replicas that the router knows and that answer: Serve's own count has a killed one for a while."""
+    asked = await handle.broadcast("look").results_async(timeout_s=5, return_exceptions=True)
+    return sum(isinstance(each, tuple) for each in asked)
 
 
 async def run(engine, id, gang, tokens=5):
@@ -177,6 +177,7 @@ async def test_gangs_on_real_replicas(handle):
 
     engine = RayServeEngine(handle)
     await engine.start()
+    await asyncio.sleep(ENDS)
     assert engine.capacity().model == "counting"
 
     # Two gangs, each together; a gang that is larger than a replica is split when its home is full.
@@ -186,7 +187,7 @@ async def test_gangs_on_real_replicas(handle):
     homes = [where for _, _, (where,) in both]
     assert len(set(homes[:3])) == len(set(homes[3:])) == 1
     assert homes[0] != homes[3]
-    await asyncio.sleep(1.0)  # Serve tells its router of ends a little later
+    await asyncio.sleep(ENDS)
     large = await asyncio.gather(*(run(engine, f"c{n}", "c") for n in range(5)))
     assert {end for _, end, _ in (*both, *large)} == {"stop"}
     homes = [where for _, _, (where,) in large]
@@ -218,9 +219,9 @@ async def test_what_a_replica_that_is_drained_does_not_end_in_time_is_handed_ove
     engine = RayServeEngine(handle)
     await engine.start()
     async with asyncio.timeout(60):  # another test may have killed one
-        while (await asyncio.to_thread(running)) < 2:
+        while await alive(handle) < 2:
             await asyncio.sleep(0.2)
-    await asyncio.sleep(1.0)  # until the router has heard of it
+    await asyncio.sleep(ENDS)
     tasks = [asyncio.create_task(run(engine, f"{gang}0", gang, 400)) for gang in "ef"]
     while None in (homes := [engine._where.get(f"{gang}0") for gang in "ef"]):
         await asyncio.sleep(0.05)
