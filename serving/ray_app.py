@@ -50,6 +50,9 @@ ENVIRONMENT = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # Ray would have its workers give way to whatever else runs on the machine (nice 15).
     "RAY_worker_niceness": "0",
+    # Answers by Ray's own streams would stop an endpoint, from when a proxy dies together with the head
+    # until the head is back: Ray waits in the endpoint's event loop for a reader that is gone.
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
     # The processes of an engine end with the replica that began them, however that ends.
     "RAY_process_group_cleanup_enabled": "1",
 }

@@ -17,14 +17,14 @@ class Cluster:
         replicas: how many.
         per_query: seconds of the front end from a query's arrival to its first requests.
         per_request: seconds of the front end from the end of a request to the decision on it.
-        routing: which replica runs a request.
+        routing: which replica runs a request; by itself as the real service chooses.
     """
 
     replica: ReplicaSettings
     replicas: int = 1
     per_query: float = 0.0
     per_request: float = 0.0
-    routing: Routing = "least-expected"
+    routing: Routing = "two-choices"
 
     def __post_init__(self) -> None:
         if self.replicas < 1:
