@@ -53,6 +53,8 @@ ENVIRONMENT = {
     # Answers by Ray's own streams would stop an endpoint, from when a proxy dies together with the head
     # until the head is back: Ray waits in the endpoint's event loop for a reader that is gone.
     "RAY_SERVE_PROXY_USE_GRPC": "1",
+    # What a question or an answer may be is `server.max_body`'s and the engine's to say.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
     # The processes of an engine end with the replica that began them, however that ends.
     "RAY_process_group_cleanup_enabled": "1",
 }
