@@ -69,13 +69,12 @@ def all_systems(rule: str, wave: int, *, evidence: Evidence | None) -> tuple[Onl
     weighs, cuts = evidence is not None, evidence is not None and evidence.cut_below > 0
     last = BY_EVIDENCE if weighs else rule
     ours = OnlineSystem(
-        OURS, last, "forecast", "default", "forecast", "answers when due", weighs, True, cuts, True
+        OURS, last, "forecast", "default", "forecast", "answers when due", weighs, True, cuts
     )
     weighed = OnlineSystem(
         "+evidence", BY_EVIDENCE, wave, "gang-srpt", "forecast", "weighs votes by likelihood", True
     )
-    filling = replace(ours, policy="gang-srpt", when_due=False)
-    waved = replace(filling, fills=False)
+    waved = replace(ours, policy="gang-srpt", when_due=False)
     return (
         OnlineSystem(VANILLA, "full", "all", "vllm", "none", "all samples at once, vLLM's order"),
         OnlineSystem("+certaindex", one, wave, "vllm", "none", "stops once certain"),
@@ -88,8 +87,8 @@ def all_systems(rule: str, wave: int, *, evidence: Evidence | None) -> tuple[Onl
         *([weighed] if weighs else []),
         replace(waved, name="+wave", meaning="wave by forecast", cuts=False),
         *([replace(waved, name="+cut", meaning="cuts the improbable")] if cuts else []),
-        replace(filling, name="+fill", meaning="more samples while there is room"),
         ours,
+        replace(ours, name="+fill", fills=True, meaning="more samples while there is room"),
         replace(
             ours, name="stop-only", policy="vllm", hints="none", meaning="ours in vLLM's own order"
         ),
