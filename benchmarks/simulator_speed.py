@@ -74,7 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=100_000)
     parser.add_argument("--replicas", type=int, default=64)
     parser.add_argument(
-        "--rate", type=float, default=0.0, help="queries a second; 0: near capacity"
+        "--rate", type=float, default=0.0, help="queries a second; 0: one for 16 replicas"
     )
     parser.add_argument("--rule", default="default")
     parser.add_argument("--wave", type=int, default=4)
@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
 def _workload(arguments: argparse.Namespace, names: list[str]) -> Iterator[Arrival]:
     """Poisson arrivals; one in ten is a chat."""
     draw = random.Random(1)
-    rate = arguments.rate or arguments.replicas * 0.15
+    rate = arguments.rate or arguments.replicas / 16
     time = 0.0
     for number in range(arguments.queries):
         time += draw.expovariate(rate)
