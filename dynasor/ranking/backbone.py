@@ -87,6 +87,15 @@ def load_backbone(name: str) -> Backbone:
     return Backbone(name, model, tokenizer, _ends(tokenizer), _licence(place))
 
 
+def bfloat16_is_fast() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 in hardware.
+
+    It is then two to three times as fast as with float32; elsewhere it would be slower.
+    """
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def layers_of(model: nn.Module) -> nn.ModuleList:
     """The stack of transformer layers, lowest first.
 

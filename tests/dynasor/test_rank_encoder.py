@@ -98,6 +98,19 @@ def test_a_saved_ranker_is_loaded_by_its_folder(backbone: str, tmp_path: Path) -
     assert loaded.score([""])[0] == 0.25
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_loaded_ranker_is_in_bfloat16_where_that_is_faster(
+    fast: bool, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynasor.ranking.encoder.bfloat16_is_fast", lambda: fast)
+    ranker = saved(tmp_path / "mine", backbone)
+    loaded = EncoderRanker.load(tmp_path / "mine")
+    precision = {parameter.dtype for parameter in loaded.model.backbone.parameters()}
+    assert precision == {torch.bfloat16 if fast else torch.float32}
+    scores = loaded.score(PROMPTS)
+    assert list(scores.argsort()) == list(ranker.score(PROMPTS).argsort())
+
+
 def test_damaged_and_foreign_folders_are_one_clear_error(backbone: str, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     fields = {"encoder": saved(folder, backbone).save(folder)}
