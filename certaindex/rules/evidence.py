@@ -21,7 +21,7 @@ class EvidenceLead:
         nats: lead in weight at which the leader will do.
     """
 
-    nats: float = 2.5
+    nats: float = 2.0
 
     def __post_init__(self) -> None:
         require("evidence", "nats", self.nats, "above 0", 0 < self.nats < 1e6)
