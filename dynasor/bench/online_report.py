@@ -63,6 +63,8 @@ class SystemRow:
         name: of the system.
         meaning: one line.
         accuracy: share of right answers, a question counting once; None without right answers.
+            Where the system knows when answers are due, of the rates and scales that it held (all,
+            where it held none): elsewhere it answers before it is ready.
         accuracy_change: that less vanilla's on the questions that both answered, points.
         accuracy_change_interval: of that, over questions.
         tokens: output tokens a query, those of cut samples included.
