@@ -1,4 +1,4 @@
-"""Stop when the leader is far enough ahead in evidence; give up where no answer gathers any."""
+"""Stop when the leader is far enough ahead in evidence; give up what will not get there."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from certaindex.votes import Votes
 
 @dataclass(frozen=True, slots=True)
 class EvidenceLead:
-    """Stop when the two heaviest answers are `nats` apart, or where no answer gathers so much.
+    """Stop when the two heaviest answers are `nats` apart, or will not be within the budget.
 
     With votes weighed by `certaindex.evidence`, the difference is the log-odds between the two
     answers, as in Wald's sequential test; with unweighted votes it is a lead of so many votes. From
-    the middle of the budget on, a query is hopeless where no answer would have gathered `nats` by its
-    end, at the pace so far. Where two answers run neck and neck, one good sample may decide.
+    the middle of the budget on, a query whose lead would not have grown to `nats` at its end, at the
+    pace so far, is hopeless.
 
     Attributes:
         nats: lead in weight at which the leader will do.
@@ -34,4 +34,4 @@ class EvidenceLead:
             return Verdict("certain", lead)
         budget = max(votes.max_samples, votes.n)
         late = 2 * votes.n >= budget
-        return Verdict("hopeless" if late and first * budget / votes.n < self.nats else None, lead)
+        return Verdict("hopeless" if late and lead * budget / votes.n < self.nats else None, lead)
