@@ -168,7 +168,7 @@ def main() -> None:
         for split in ("train", "validation", "test")
     ]
     backbone = load_backbone(DEFAULT_BACKBONE)
-    settings = EncoderSettings()
+    settings = EncoderSettings(window=64)
     window = PromptWindow(backbone.tokenizer, backbone.ends, settings.window)
     frozen = LengthEncoder(backbone, settings).eval()
     learned, held_out, test = (look_at(frozen, window, examples) for examples in splits)
@@ -178,7 +178,7 @@ def main() -> None:
         for name in names:
             torch.manual_seed(seed)
             width = BUCKETS if name in (AGAINST, LIKELIEST) else 1
-            model = LengthEncoder(backbone, EncoderSettings(width=width))
+            model = LengthEncoder(backbone, EncoderSettings(window=64, width=width))
             model.centre.copy_(learned.features.mean(0))
             model.scale.copy_(learned.features.std(0) + 1e-3)
             scores[name].append(train(model, name, (learned, held_out, test), arguments.epochs))

@@ -26,7 +26,7 @@ def rank_train(
             "--loss",
             help="listmle, ranknet, margin, regression or classification (of ten buckets).",
         ),
-    ] = "ranknet",
+    ] = "classification",
     backbone: Annotated[
         str,
         typer.Option(
@@ -41,13 +41,18 @@ def rank_train(
     window: Annotated[
         int,
         typer.Option("--window", help="Tokens of a prompt that are read: its first and its last."),
-    ] = 64,
+    ] = 96,
     tuned_layers: Annotated[
         int, typer.Option("--tuned-layers", help="Uppermost layers that are trained.")
     ] = 3,
     later_turns: Annotated[
-        int, typer.Option("--later-turns", help="Later turns to learn from, at most.", min=0)
-    ] = 0,
+        int,
+        typer.Option(
+            "--later-turns",
+            help="Later turns to learn from, at most, where the data have any.",
+            min=0,
+        ),
+    ] = 16_000,
     epochs: Annotated[float, typer.Option("--epochs", help="Passes over the data.")] = 2.0,
     minutes: Annotated[
         float, typer.Option("--minutes", help="Training ends by then, whatever --epochs says.")
@@ -79,7 +84,7 @@ def rank_train(
 
     Examples:
 
-        dynasor rank train data/sharegpt --out models/mine
+        dynasor rank train data/sharegpt-all --out models/mine
 
         dynasor rank train data/mine --out models/opt --backbone facebook/opt-125m --pooling last
     """

@@ -49,7 +49,7 @@ class EncoderSettings:
 
     backbone: str = DEFAULT_BACKBONE
     pooling: str = "mean"
-    window: int = 64
+    window: int = 96
     tuned_layers: int = 3
     width: int = 1
 

@@ -50,7 +50,7 @@ class TrainingPlan:
         seed: of the head's weights, the order of the data and dropout.
     """
 
-    loss: str = "ranknet"
+    loss: str = "classification"
     epochs: float = 2.0
     minutes: float = 40.0
     list_size: int = 32
