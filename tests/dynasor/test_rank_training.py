@@ -35,7 +35,7 @@ def training(
 ) -> RankerTraining:
     data, backbone = folders
     loss = str(plan.get("loss", "listmle"))
-    chosen = TrainingPlan(**{"rate": 0.01, "epochs": 4.0, "list_size": 16, **plan})
+    chosen = TrainingPlan(**{"rate": 0.01, "epochs": 4.0, "list_size": 16, **plan, "loss": loss})
     settings = EncoderSettings(
         str(backbone), window=32, width=10 if loss == "classification" else 1
     )
