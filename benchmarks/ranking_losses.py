@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from dynasor.ranking.backbone import DEFAULT_BACKBONE, load_backbone
 from dynasor.ranking.build_data import read_split
 from dynasor.ranking.encoder import EncoderSettings, LengthEncoder
 from dynasor.ranking.examples import LengthExample
-from dynasor.ranking.losses import BUCKETS, LOSSES, Lengths, make_loss, read_scores
+from dynasor.ranking.losses import LOSSES, Lengths, make_loss, outputs_of, read_scores
 from dynasor.ranking.metrics import Floats, kendall_tau, ndcg
 from dynasor.ranking.prompt_window import PromptWindow, collate
 from dynasor.ranking.queue_simulation import FCFS, ORACLE, Traffic, compare_orders
@@ -177,8 +178,8 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for name in names:
             torch.manual_seed(seed)
-            width = BUCKETS if name in (AGAINST, LIKELIEST) else 1
-            model = LengthEncoder(backbone, EncoderSettings(window=64, width=width))
+            width = outputs_of(AGAINST if name == LIKELIEST else name)
+            model = LengthEncoder(backbone, replace(settings, width=width))
             model.centre.copy_(learned.features.mean(0))
             model.scale.copy_(learned.features.std(0) + 1e-3)
             scores[name].append(train(model, name, (learned, held_out, test), arguments.epochs))

@@ -94,7 +94,6 @@ def rank_train(
     from dynasor.errors import ConfigError
     from dynasor.ranking.build_data import read_data_card
     from dynasor.ranking.encoder import EncoderSettings
-    from dynasor.ranking.losses import BUCKETS
     from dynasor.ranking.train_ranker import RankerTraining, read_ranker_data
     from dynasor.ranking.training import TrainingPlan
 
@@ -117,12 +116,10 @@ def rank_train(
         pooling=pooling,
         window=window,
         tuned_layers=tuned_layers,
-        width=BUCKETS if loss == "classification" else 1,
     )
     examples = read_ranker_data(data, later_turns=later_turns, seed=seed)
     source = read_data_card(data)
     about: dict[str, Any] = {key: source.get(key) for key in ("source", "tokenizer", "split")}
-    about["later_turns"] = later_turns
     with console.status("preparing prompts"):
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         run = RankerTraining(examples, about, out, settings, plan, device=place, fresh=fresh)

@@ -198,6 +198,11 @@ ORDER_LOSSES = {"listmle": list_mle, "ranknet": ranknet, "margin": margin}
 LOSSES = (*ORDER_LOSSES, "regression", "classification")
 
 
+def outputs_of(name: str) -> int:
+    """Numbers that a model gives a prompt for this loss: one, or one a bucket."""
+    return BUCKETS if name == "classification" else 1
+
+
 def make_loss(name: str, log_tokens: Tensor) -> Loss:
     """The loss of this name.
 

@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from dynasor.ranking.encoder import EncoderRanker, EncoderSettings, build_encode
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.learning_curves import save_learning_curves
 from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
+from dynasor.ranking.losses import outputs_of
 from dynasor.ranking.metrics import checked_tokens
 from dynasor.ranking.model_folder import CARD, TRAINING, read_card, write_card
 from dynasor.ranking.order_metrics import order_metrics
@@ -104,7 +105,7 @@ class RankerTraining:
         data: what to learn from.
         about: what the card says of the data.
         out: the folder.
-        settings: what the ranker is built of; its `width` is that of the plan's loss.
+        settings: what the ranker is built of; its `width` will be that of the plan's loss.
         plan: how to train.
         device: where to train, such as `cpu` or `cuda`.
         fresh: throw an earlier training in this folder away.
@@ -126,7 +127,12 @@ class RankerTraining:
         fresh: bool = False,
     ) -> None:
         self._data, self._out = data, out
-        self._about = about | {"train": len(data.train), "held_out": len(data.held_out)}
+        self._about = about | {
+            "train": len(data.train),
+            "later_turns": sum(example.turn > 0 for example in data.train),
+            "held_out": len(data.held_out),
+        }
+        settings = replace(settings, width=outputs_of(plan.loss))
         self._settings, self._plan = settings, plan
         self._claim(fresh)
         torch.manual_seed(plan.seed)

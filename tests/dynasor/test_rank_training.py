@@ -36,9 +36,7 @@ def training(
     data, backbone = folders
     loss = str(plan.get("loss", "listmle"))
     chosen = TrainingPlan(**{"rate": 0.01, "epochs": 4.0, "list_size": 16, **plan, "loss": loss})
-    settings = EncoderSettings(
-        str(backbone), window=32, width=10 if loss == "classification" else 1
-    )
+    settings = EncoderSettings(str(backbone), window=32)
     examples = read_ranker_data(data, later_turns=0, seed=0)
     return RankerTraining(examples, {"folder": "data"}, out, settings, chosen, fresh=fresh)
 
@@ -113,6 +111,7 @@ def test_a_finished_folder_is_a_ranker_with_a_calibration(
     assert fitted.quantile(scores[0], 0.5) > fitted.quantile(scores[1], 0.5)
     assert card["backbone"] == {"name": str(folders[1]), "licence": "not stated"}
     assert card["training"]["finished"]
+    assert card["data"]["later_turns"] == 0, "there were none"
     with pytest.raises(RunError, match="finished ranker"):
         training(folders, tmp_path / "out")
     training(folders, tmp_path / "out", fresh=True)
