@@ -63,18 +63,20 @@ def all_systems(rule: str, wave: int, *, evidence: Evidence | None) -> tuple[Onl
         rule: the two-sided stop rule.
         wave: samples in flight of those systems that stop early and do not foresee it.
         evidence: what likelihoods say of this model, None where that is not known; by it ours weighs
-            its votes, stops by the lead in evidence, and cuts samples where that pays.
+            its votes, stops by the lead in evidence, and cuts samples where that pays. What is the
+            last line of the ablation is ours; `+due` and `+fill` add to it.
     """
     one, two = ONE_SIDED, rule
     weighs, cuts = evidence is not None, evidence is not None and evidence.cut_below > 0
     last = BY_EVIDENCE if weighs else rule
+    meaning = "cuts the improbable" if cuts else "wave by forecast"
     ours = OnlineSystem(
-        OURS, last, "forecast", "default", "forecast", "answers when due", weighs, True, cuts
+        OURS, last, "forecast", "default", "forecast", meaning, weighs=weighs, cuts=cuts
     )
     weighed = OnlineSystem(
         "+evidence", BY_EVIDENCE, wave, "gang-srpt", "forecast", "weighs votes by likelihood", True
     )
-    waved = replace(ours, policy="gang-srpt", when_due=False)
+    waved = replace(ours, name="+wave", meaning="wave by forecast", cuts=False)
     return (
         OnlineSystem(VANILLA, "full", "all", "vllm", "none", "all samples at once, vLLM's order"),
         OnlineSystem("+certaindex", one, wave, "vllm", "none", "stops once certain"),
@@ -85,9 +87,9 @@ def all_systems(rule: str, wave: int, *, evidence: Evidence | None) -> tuple[Onl
             "+two-sided", two, wave, "gang-srpt", "forecast", "stops also what is in vain"
         ),
         *([weighed] if weighs else []),
-        replace(waved, name="+wave", meaning="wave by forecast", cuts=False),
-        *([replace(waved, name="+cut", meaning="cuts the improbable")] if cuts else []),
+        *([waved] if cuts else []),
         ours,
+        replace(ours, name="+due", when_due=True, meaning="answers when due, with the best so far"),
         replace(ours, name="+fill", fills=True, meaning="more samples while there is room"),
         replace(
             ours, name="stop-only", policy="vllm", hints="none", meaning="ours in vLLM's own order"

@@ -107,12 +107,12 @@ def test_the_heavier_answer_leads_though_it_has_fewer_votes():
     assert verdict.value == pytest.approx(3.2)
 
 
-def test_what_does_not_grow_fast_enough_is_given_up_from_the_middle_on():
+def test_what_is_not_decided_by_the_middle_of_the_budget_is_given_up():
     rule = parse_rule("evidence:4")
     tied = [(0, 1.0), (1, 1.0)]
     assert rule.decide(votes_of(*tied * 3, (0, 1.0))).stop is None, "before the middle"
     assert rule.decide(votes_of(*tied * 4)).stop == "hopeless"
-    assert rule.decide(votes_of(*tied * 3, (0, 1.0), (0, 1.0))).stop is None, "4 by the end"
+    assert rule.decide(votes_of(*[(0, 0.5)] * 7, (0, 0.6))).stop == "certain", "in the middle"
     assert rule.decide(votes_of((None, 1.0), (None, 1.0), budget=4)).stop == "hopeless"
 
 

@@ -152,19 +152,19 @@ def test_the_ablation_has_a_line_for_it_where_it_pays():
 
     known = systems(LEARNED)
     names = list(known)
-    assert names.index("+cut") == names.index("+wave") + 1
-    assert [known[name].cuts for name in ("+evidence", "+wave", "+cut", "ours", "stop-only")] == [
-        False, False, True, True, True
+    assert names.index("ours") == names.index("+wave") + 1
+    assert [known[name].cuts for name in ("+evidence", "+wave", "ours", "stop-only")] == [
+        False, False, True, True
     ]  # fmt: skip
-    wave, cut = known["+wave"], known["+cut"]
-    assert replace(cut, name=wave.name, meaning=wave.meaning, cuts=False) == wave
+    wave, ours = known["+wave"], known["ours"]
+    assert replace(ours, name=wave.name, meaning=wave.meaning, cuts=False) == wave
     for evidence in (None, replace(LEARNED, cut_below=0.0)):
-        assert "+cut" not in systems(evidence)
+        assert "+wave" not in systems(evidence)
         assert not systems(evidence)["ours"].cuts
 
 
 @pytest.mark.parametrize(
-    ("system", "finished", "cuts"), [("+wave", 30 + 80, False), ("+cut", 30, True)]
+    ("system", "finished", "cuts"), [("+wave", 30 + 80, False), ("ours", 30, True)]
 )
 async def test_a_service_cuts_what_its_system_does(tmp_path, system, finished, cuts):
     file = tmp_path / "evidence.json"

@@ -72,7 +72,7 @@ def test_the_embedded_model_brings_its_evidence_and_others_need_a_file(tmp_path)
     sure, doubtful = (
         weigh(Generation("r", "", 9, logprobs=[value] * 9)) for value in (-0.001, -0.5)
     )
-    assert sure > 3 > 0.1 > doubtful
+    assert sure > 2 > 0.1 > doubtful
     other = {"algorithm": {"weigh": "evidence"}, "engine": {"model": "./other"}}
     with pytest.raises(ConfigError, match=r"needs algorithm\.evidence"):
         weigher(load_config(overrides=other))

@@ -63,15 +63,15 @@ def test_only_a_system_that_knows_deadlines_is_run_at_other_scales():
         return [0.9 * point.scale**0.5] * 10 if point.scale > 1.1 else [3.0] * 10
 
     assert {point.scale for point in play(ladder, "vanilla", behave)} == {5}
-    seen = play(ladder, "ours", behave)
+    seen = play(ladder, "+due", behave)
     # Told 5 it reaches 0.9 * sqrt(5) = 2.01; told that, 1.28; told that, 1.02, where it fails.
     assert [point.scale for point in seen] == [5, 2.01, 1.28, 1.02]
-    assert live_scales(seen, "ours", 1) == {1.02: 0.0, 1.28: 1.0, 2.01: 1.0, 5: 1.0}
+    assert live_scales(seen, "+due", 1) == {1.02: 0.0, 1.28: 1.0, 2.01: 1.0, 5: 1.0}
 
 
 def test_after_a_scale_that_failed_one_between_is_tried():
     ladder = Ladder(**{**as_dict(LADDER), "scales": 2, "rates": (1,)})
-    seen = play(ladder, "ours", lambda p: [1.25] * 10 if p.scale > 2 else [4.0] * 10)
+    seen = play(ladder, "+due", lambda p: [1.25] * 10 if p.scale > 2 else [4.0] * 10)
     assert [point.scale for point in seen] == [5, 1.25, 2.5]
 
 

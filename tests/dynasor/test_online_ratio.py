@@ -56,8 +56,8 @@ def test_scales_of_a_system_that_is_told_come_from_its_own_runs():
     seen = {Point("vanilla", 1, SCALE, 0): [4.0] * 95 + [9.0] * 5}
     for told in (5, 2, 1):
         late = 0 if told >= 2 else 50
-        seen[Point("ours", 1, told, 0)] = [0.5] * (100 - late) + [9.0] * late
-    low, high = scale_ratio_interval(seen, SYSTEMS["ours"], SYSTEMS["vanilla"], 1, SCALE)
-    # Vanilla needs 4; ours holds 90% at 1.8, between 100% at 2 and 50% at 1.
+        seen[Point("+due", 1, told, 0)] = [0.5] * (100 - late) + [9.0] * late
+    low, high = scale_ratio_interval(seen, SYSTEMS["+due"], SYSTEMS["vanilla"], 1, SCALE)
+    # Vanilla needs 4; the other holds 90% at 1.8, between 100% at 2 and 50% at 1.
     assert low < 4 / 1.8 < high
     assert high < 4

@@ -261,7 +261,7 @@ def test_recorded_likelihoods_are_weighed_by_a_file_that_is_given(run_here, tmp_
     def tokens(*more):
         result = run_here(
             "bench", "online", "--simulated", calibration, "--traces", traces, "-n", SAMPLES,
-            "--rates", "0.5", "--system", "+wave", "--out", tmp_path / f"out{len(more)}", "--json",
+            "--rates", "0.5", "--system", "ours", "--out", tmp_path / f"out{len(more)}", "--json",
             *more,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
