@@ -1,15 +1,17 @@
 """How well the remaining tokens of a gang are known after 0, 1, 2 and 4 of its samples have finished.
 
 python benchmarks/rank_siblings.py TRACE... [--prompts TRACE=SUITE] [--wave 1] [--rule default]
+    [--evidence FILE]
 
 Recorded samples are played in random orders, `wave` at once, until the rule stops the question.
 Kendall's tau between the tokens that were still to come (those of cut samples too) and: the rank of the
 prompt; the mean of the finished siblings; that times the samples that votes like these take, as before
 refinement; the refined forecast, as the scheduler gets it, also without the rank and without what is
 known of samples that run. With a rule that stops early only the hard gangs go on; `--rule fixed:8
---samples 8` follows the same gangs at each moment. Half of the questions teach ranker, calibration and
-forecast, the other half is measured. Traces without prompts have no rank. 95% intervals by bootstrap
-over questions.
+--samples 8` follows the same gangs at each moment. With --evidence votes are weighed by likelihood, as
+the service does where that was learned of the model. Half of the questions teach ranker, calibration
+and forecast, the other half is measured, and then the other way round. Traces without prompts have no
+rank. 95% intervals by bootstrap over questions; of several traces also the mean over them.
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.scorer import Ranked, ranked_by
 from dynasor.scheduling.forecast import Forecast, QueryForecast, samples_to_come, standing_of
 from dynasor.traces import read_traces
+from dynasor.vote_weights import read_evidence
 
 FINISHED = (0, 1, 2, 4)
-PASSES = 3  # over the tuning half
+PASSES = 3  # over the half that teaches
 DRAWS = 300
 PREDICTORS = ("prompt rank", "sibling mean", "siblings x votes", "refined", "no rank", "no bounds")
 
@@ -58,7 +61,11 @@ class Snapshot(NamedTuple):
 
 
 def play(
-    question: RecordedQuestion, order: Sequence[int], rule: StopRule, wave: int
+    question: RecordedQuestion,
+    weights: Sequence[float],
+    order: Sequence[int],
+    rule: StopRule,
+    wave: int,
 ) -> Iterator[tuple[Snapshot, int | None]]:
     """The gang after each finished sample with that one's tokens, and at last as it was stopped."""
     votes = Votes(max_samples=len(order))
@@ -79,23 +86,21 @@ def play(
         now, place = heappop(running)
         sample = order[place]
         group, ended = question.query.groups[sample], question.tokens(sample)
-        votes.add(None if group is None else dense.setdefault(group, len(dense)), ended)
+        seen = None if group is None else dense.setdefault(group, len(dense))
+        votes.add(seen, ended, weights[sample])
         if votes.n == len(order) or rule.decide(votes).stop is not None:
             yield snapshot(), ended
             return
 
 
 def watch(
-    question: RecordedQuestion,
-    order: Sequence[int],
-    rule: StopRule,
-    wave: int,
+    played: Iterator[tuple[Snapshot, int | None]],
     forecasts: Mapping[str, QueryForecast],
     limit: int | None,
 ) -> list[tuple[Snapshot, dict[str, tuple[float, bool]], Any]]:
-    """Play a gang, and teach the forecasts of it; the moments that are asked for."""
+    """Teach the forecasts of a gang as it is played; the moments that are asked for."""
     seen = []
-    for snapshot, ended in play(question, order, rule, wave):
+    for snapshot, ended in played:
         if ended is not None:
             for each in forecasts.values():
                 each.sample_ended(ended, cut=limit is not None and ended >= limit)
@@ -118,11 +123,12 @@ def _foresee(at: Snapshot, forecasts: Mapping[str, QueryForecast]) -> dict[str, 
 
 
 def measure(
-    questions: Mapping[str, RecordedQuestion], options: argparse.Namespace
+    questions: Mapping[str, RecordedQuestion], half: set[str], options: argparse.Namespace
 ) -> list[list[list[Moment]]]:
-    """Moments by question and order, of the measured half."""
+    """Moments by question and order, of the questions outside of the half that teaches."""
     rule = parse_rule(options.rule)
-    half = tuning_half(questions)
+    evidence = read_evidence(options.evidence) if options.evidence else None
+    weights = {name: each.query.weights(evidence) for name, each in questions.items()}
     limit = _limit(questions)
     ranks = _ranks(questions, half)
     forecasts = {"refined": Forecast(rule, limit=limit), "no rank": Forecast(rule, limit=limit)}
@@ -137,7 +143,8 @@ def measure(
         }
         recorded = len(questions[name].query.groups)
         order = draw.sample(range(recorded), min(options.samples, recorded))
-        return watch(questions[name], order, rule, options.wave, own, limit)
+        played = play(questions[name], weights[name], order, rule, options.wave)
+        return watch(played, own, limit)
 
     for _ in range(PASSES):
         for name in sorted(half):
@@ -169,7 +176,7 @@ def _limit(questions: Mapping[str, RecordedQuestion]) -> int | None:
 
 
 def _ranks(questions: Mapping[str, RecordedQuestion], half: set[str]) -> dict[str, Ranked]:
-    """Of all questions, by a ranker of the tuning half; those of that half were held out."""
+    """Of all questions, by a ranker of one half; those of that half were held out."""
     prompts = {name: each.prompt for name, each in questions.items() if each.prompt is not None}
     if len(prompts) < len(questions) or len(half) < 100:
         return {}
@@ -189,9 +196,11 @@ def _ranks(questions: Mapping[str, RecordedQuestion], half: set[str]) -> dict[st
 
 
 def _example(name: str, question: RecordedQuestion) -> LengthExample:
-    tokens = np.maximum(question.query.tokens, 1)
-    spread = float(np.log(tokens).std(ddof=1))
-    return LengthExample(question.prompt or "", float(tokens.mean()), name, len(tokens), spread)
+    logs = np.log(np.maximum(question.query.tokens, 1))
+    spread = float(logs.std(ddof=1))
+    # The mean of a log-normal: a plain one is that of the few samples that ran away.
+    mean = float(np.exp(logs.mean() + spread**2 / 2))
+    return LengthExample(question.prompt or "", mean, name, len(logs), spread)
 
 
 def tau(moments: Sequence[Moment], predictor: str) -> float:
@@ -199,26 +208,34 @@ def tau(moments: Sequence[Moment], predictor: str) -> float:
     return 0.0 if np.isnan(value) else float(value)  # all are foreseen alike
 
 
-def summarise(name: str, found: list[list[list[Moment]]], seed: int) -> list[dict[str, Any]]:
-    """A row for each number of finished samples."""
+def summarise(name: str, folds: list[list[list[list[Moment]]]], seed: int) -> list[dict[str, Any]]:
+    """A row for each number of finished samples; tau is that within a fold, mean over the folds."""
     rows = []
     for k in FINISHED:
-        by_question = [
-            at for gangs in found if (at := [m for gang in gangs for m in gang if m.finished == k])
+        by_fold = [
+            [
+                at
+                for gangs in found
+                if (at := [m for gang in gangs for m in gang if m.finished == k])
+            ]
+            for found in folds
         ]
-        if len(by_question) < 10:
+        if min(len(by_question) for by_question in by_fold) < 5:
             continue
         draw = np.random.default_rng(seed)
         drawn: dict[str, list[float]] = {each: [] for each in PREDICTORS}
         whole: dict[str, list[float]] = {each: [] for each in PREDICTORS}
         for number in range(DRAWS):
-            one = [gangs[draw.integers(len(gangs))] for gangs in by_question]
-            again = [one[place] for place in draw.integers(len(one), size=len(one))]
+            one = [[gangs[draw.integers(len(gangs))] for gangs in fold] for fold in by_fold]
+            again = [
+                [fold[place] for place in draw.integers(len(fold), size=len(fold))] for fold in one
+            ]
             for each in PREDICTORS:
-                drawn[each].append(tau(again, each))
+                drawn[each].append(float(np.mean([tau(fold, each) for fold in again])))
                 if number < 30:
-                    whole[each].append(tau(one, each))
+                    whole[each].append(float(np.mean([tau(fold, each) for fold in one])))
         taus = {each: np.array(values) for each, values in drawn.items()}
+        by_question = [gangs for fold in by_fold for gangs in fold]
         moments = [m for gangs in by_question for m in gangs]
         rows.append(
             {
@@ -229,12 +246,34 @@ def summarise(name: str, found: list[list[list[Moment]]], seed: int) -> list[dic
                 "over_prompt": _interval(taus["refined"] - taus["prompt rank"]),
                 "over_siblings": _interval(taus["refined"] - taus["sibling mean"]),
                 "over_before": _interval(taus["refined"] - taus["siblings x votes"]),
+                "mean_over_siblings": float(
+                    np.mean(np.subtract(whole["refined"], whole["sibling mean"]))
+                ),
+                "draws_over_siblings": (taus["refined"] - taus["sibling mean"]).tolist(),
                 "inside": float(np.mean([m.inside for m in moments])),
                 "foreseen_over_true": sum(m.foreseen["refined"] for m in moments)
                 / max(1, sum(m.truth for m in moments)),
             }
         )
     return rows
+
+
+def over_sets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean over the sets of how far refined ranks are above the siblings' mean."""
+    found = []
+    for k in FINISHED:
+        here = [row for row in rows if row["finished"] == k]
+        draws = [row.pop("draws_over_siblings") for row in here]
+        if len(here) > 1:
+            found.append(
+                {
+                    "sets": len(here),
+                    "finished": k,
+                    "over_siblings": float(np.mean([row["mean_over_siblings"] for row in here])),
+                    "interval": _interval(np.mean(draws, axis=0)),
+                }
+            )
+    return found
 
 
 def _interval(values: Any) -> list[float]:
@@ -248,6 +287,7 @@ def main() -> None:
                         help="prompts by place in a suite, for queries named NAME/PLACE")  # fmt: skip
     parser.add_argument("--rule", default="default")
     parser.add_argument("--wave", type=int, default=1)
+    parser.add_argument("--evidence", type=Path, help="file of `dynasor evidence`")
     parser.add_argument("--samples", type=int, default=32, help="full budget")
     parser.add_argument("--orders", type=int, default=6, help="random orders a question")
     parser.add_argument("--seed", type=int, default=0)
@@ -260,9 +300,12 @@ def main() -> None:
         questions = collect_questions(read_traces(path, skip_torn_end=True))
         if path in suites:
             questions = with_prompts(questions, suites[path])
-        rows += summarise(name, measure(questions, options), options.seed)
+        half = tuning_half(questions)
+        folds = [measure(questions, each, options) for each in (half, set(questions) - half)]
+        rows += summarise(name, folds, options.seed)
+    together = over_sets(rows)
     if options.json:
-        print(json.dumps({**vars(options), "rows": rows}))
+        print(json.dumps({**vars(options), "rows": rows, "mean": together}, default=str))
         return
     print(f"rule {options.rule}, {options.samples} samples, {options.wave} at once")
     print("| set | finished | questions | " + " | ".join(PREDICTORS) + " | refined - prompt | "
@@ -271,11 +314,15 @@ def main() -> None:
     for row in rows:
         taus = " | ".join(f"{row['tau'][each]:.2f}" for each in PREDICTORS)
         ranges = " | ".join(
-            f"{row[each][0]:+.2f} to {row[each][1]:+.2f}"
+            f"{row[each][0]:+.3f} to {row[each][1]:+.3f}"
             for each in ("over_prompt", "over_siblings", "over_before")
         )
         print(f"| {row['set']} | {row['finished']} | {row['questions']} | {taus} | {ranges} | "
               f"{row['inside']:.2f} | {row['foreseen_over_true']:.2f} |")  # fmt: skip
+    for row in together:
+        low, high = row["interval"]
+        print(f"{row['sets']} sets, {row['finished']} finished: refined - siblings "
+              f"{row['over_siblings']:+.3f} [{low:+.3f}, {high:+.3f}]")  # fmt: skip
 
 
 if __name__ == "__main__":

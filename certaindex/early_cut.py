@@ -27,8 +27,8 @@ CHANCES = (0.03, 0.05)
 """Of these probabilities to be right one is learned, below which a sample is cut.
 
 Above the last a vote still counts where all votes are weak: of a query that will be given up, the few
-that are not cut decide. Cut below 0.2, the embedded model has 0.4 points fewer right than below 0.05,
-with 5% fewer tokens (docs/results/evidence.md).
+that are not cut decide. Cut below 0.2, the embedded model loses a quarter of a point more than below
+0.05 and takes 5% fewer tokens (docs/results/evidence.md).
 """
 MOST_LOST = 0.01
 """Share of the evidence that may be lost."""

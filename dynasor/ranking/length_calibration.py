@@ -2,7 +2,9 @@
 
 Scores are sorted into bins of about equal size. In each bin the logarithms of the answers' tokens
 have a mean, a standard deviation and quantiles; means and quantiles are then made to rise with the
-score (isotonic regression), and between the bins' centres all of them are interpolated linearly.
+score (isotonic regression), and between the bins' centres all of them are interpolated linearly. Before
+that the means are drawn to a straight line through them, as far as their own noise explains that they
+lie off it: few examples make few and noisy bins, and an order is lost where neighbours are made equal.
 An answer that a limit cut counts as some longer one: as the part of the bin's log-normal
 distribution above it, found by expectation maximisation (the Tobit model).
 """
@@ -84,10 +86,13 @@ class LengthCalibration:
         filled = [_with_cut_ones_completed(answers[m], cut[m]) for m in members]
         weights = np.array([len(m) for m in members], dtype=np.float64)
         quantiles = np.stack([np.quantile(values, LEVELS) for values in filled])
+        centres = np.array([given[m].mean() for m in members])
+        means = np.array([values.mean() for values in filled])
+        deviations = np.array([max(MIN_SD, values.std()) for values in filled])
         return cls(
-            scores=_numbers([given[m].mean() for m in members]),
-            mean_log=_rising(np.array([values.mean() for values in filled]), weights),
-            sd_log=_numbers([max(MIN_SD, values.std()) for values in filled]),
+            scores=_numbers(centres),
+            mean_log=_rising(_near_a_line(centres, means, deviations, weights), weights),
+            sd_log=_numbers(deviations),
             quantile_log=tuple(
                 zip(*(_rising(column, weights) for column in quantiles.T), strict=True)
             ),
@@ -96,9 +101,14 @@ class LengthCalibration:
         )
 
     def expected(self, scores: ArrayLike) -> tuple[Array, Array]:
-        """Mean and standard deviation of log tokens at each score; the shape of `scores` each."""
+        """Mean and standard deviation of log tokens at each score; the shape of `scores` each.
+
+        Beyond the outermost bins' centres the mean goes on as steeply as from their neighbours, for as
+        far as those are away: else the most extreme prompts would all look alike.
+        """
         at = np.asarray(scores, dtype=np.float64)
-        return np.interp(at, self.scores, self.mean_log), np.interp(at, self.scores, self.sd_log)
+        knots, means = _with_ends(np.array(self.scores), np.array(self.mean_log))
+        return np.interp(at, knots, means), np.interp(at, self.scores, self.sd_log)
 
     def quantile(self, scores: ArrayLike, level: float) -> Array:
         """Tokens that the answer at each score stays below with probability `level`.
@@ -206,6 +216,26 @@ def _with_cut_ones_completed(answers: Array, cut: NDArray[np.bool_]) -> Array:
         filled = answers.copy()
         filled[cut] = longer
     return filled.ravel()
+
+
+def _near_a_line(scores: Array, means: Array, deviations: Array, examples: Array) -> Array:
+    """Means of bins, drawn to their line (empirical Bayes); arrays of shape `(bins,)`."""
+    if len(scores) < 3:
+        return means
+    line = np.polyval(np.polyfit(scores, means, 1, w=np.sqrt(examples)), scores)
+    away, noise = means - line, deviations**2 / examples
+    own = max(0.0, float(np.average(away**2 - noise, weights=examples)))
+    near: Array = line + away * own / (own + noise)
+    return near
+
+
+def _with_ends(scores: Array, means: Array) -> tuple[Array, Array]:
+    """One more point at either end, as far from it as its neighbour is, and on their line."""
+    if len(scores) < 2:
+        return scores, means
+    ends = [2 * each[[0, -1]] - each[[1, -2]] for each in (scores, means)]
+    whole = [np.concatenate([e[:1], v, e[1:]]) for e, v in zip(ends, (scores, means), strict=True)]
+    return whole[0], whole[1]
 
 
 def _rising(values: Array, weights: Array) -> tuple[float, ...]:

@@ -6,9 +6,12 @@ exact evidence; one that runs, or that a token limit cut, says that its length i
 
 For each of a few spreads the posterior of the centre given the finished samples is normal in closed
 form (Gelman et al., Bayesian Data Analysis, section 2.5), and the evidence for the spread is the
-likelihood with the centre integrated out. Bounds have no closed form, so that posterior is put on a few
-Gauss-Hermite nodes, which are weighed by the chance that the bounds leave. The finished samples enter
-by their number, mean and squares alone, so an update costs the same after 1 sample and after 1,000.
+likelihood of the samples' squares around their own mean. How far that mean lies from the prior is no
+evidence of it: prompts are misjudged further than a normal distribution would have it, and a first
+sample that surprises would be taken for an odd one. Bounds have no closed form, so that posterior is put
+on a few Gauss-Hermite nodes, which are weighed by the chance that the bounds leave. The finished samples
+enter by their number, mean and squares alone, so an update costs the same after 1 sample and after
+1,000.
 """
 
 from __future__ import annotations
@@ -141,14 +144,8 @@ class SiblingLengths:
         posterior = 1 / (1 / wide + n / noise)
         middle = posterior * (prior.centre / wide + n * self._mean / noise)
         evidence = _LOG_SPREADS.copy()
-        if n:
-            whole = noise + n * wide
-            evidence -= 0.5 * (
-                (n - 1) * np.log(noise)
-                + np.log(whole)
-                + self._squares / noise
-                + n * (self._mean - prior.centre) ** 2 / whole
-            )
+        if n > 1:
+            evidence -= 0.5 * ((n - 1) * np.log(noise) + self._squares / noise)
         centre = (middle[:, None] + np.sqrt(posterior)[:, None] * _CENTRE_POINTS).ravel()
         spread = spreads.repeat(CENTRES)
         weight = (evidence[:, None] + _LOG_CENTRES).ravel()

@@ -35,6 +35,23 @@ def test_it_finds_mean_spread_and_quantiles_of_a_known_law() -> None:
     assert fitted.quantile(at, 0.9) == pytest.approx(np.exp(5 + 0.5 * at + 1.2816 * 0.7), rel=0.25)
 
 
+def test_few_examples_keep_the_order_of_neighbours_and_of_the_extremes() -> None:
+    fitted = LengthCalibration.fit(*sample(250, seed=5))
+    at = np.linspace(-2, 2, 41)
+    mean, _ = fitted.expected(at)
+    assert (np.diff(mean) > 0).all()
+    assert mean == pytest.approx(5 + 0.5 * at, abs=0.3)
+
+
+def test_a_bend_that_many_examples_show_is_kept() -> None:
+    random = np.random.default_rng(6)
+    scores = random.uniform(-3, 3, size=4000)
+    tokens = np.exp(6 + np.maximum(scores, 0) + 0.3 * random.normal(size=4000))
+    rows = [LengthExample("p", float(t), str(k)) for k, t in enumerate(tokens)]
+    fitted = LengthCalibration.fit(scores, rows)
+    assert fitted.expected([-2.0, 0.0, 2.0])[0] == pytest.approx([6, 6.1, 8], abs=0.15)
+
+
 def test_half_of_new_answers_are_below_the_median_wherever_the_score() -> None:
     fitted = LengthCalibration.fit(*sample(4_000))
     scores, fresh = sample(4_000, seed=1)

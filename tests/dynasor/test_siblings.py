@@ -38,6 +38,16 @@ def test_siblings_overrule_the_prior_the_more_the_closer_they_are():
     assert narrow.high / narrow.low < wide.high / wide.low
 
 
+def test_a_first_sample_that_surprises_is_believed_as_much_as_one_that_does_not():
+    drawn = []
+    for away in (0.5, 3.0):
+        told = lengths(round(exp(PRIOR.centre + away))).remaining([], 1).tokens
+        drawn.append(
+            (log(told) - log(lengths(round(exp(PRIOR.centre))).remaining([], 1).tokens)) / away
+        )
+    assert drawn[1] > 0.95 * drawn[0]
+
+
 def test_a_normal_with_known_spread_is_shrunk_by_the_textbook():
     known = LengthPrior(log(500), centre_sd=0.5, spread=0.4, spread_sd=1e-6)
     found = lengths(900, 1100, prior=known)
@@ -55,6 +65,10 @@ def test_the_posterior_with_bounds_is_that_of_a_simulation():
     weight = np.ones_like(centre)
     for tokens in (600, 700):
         weight *= np.exp(-0.5 * ((log(tokens) - centre) / spread) ** 2) / spread
+    # How far their mean lies from the prior is no evidence of the spread.
+    width = np.sqrt(spread**2 / 2 + PRIOR.centre_sd**2)
+    away = (log(600) + log(700)) / 2 - PRIOR.centre
+    weight /= np.exp(-0.5 * (away / width) ** 2) / width
     for bound in (500, 1500, 900):
         weight *= ndtr((centre - log(bound)) / spread)
     kept = random.choice(len(centre), 100_000, p=weight / weight.sum())
