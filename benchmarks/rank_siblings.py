@@ -11,7 +11,8 @@ known of samples that run. With a rule that stops early only the hard gangs go o
 --samples 8` follows the same gangs at each moment. With --evidence votes are weighed by likelihood, as
 the service does where that was learned of the model. Half of the questions teach ranker, calibration
 and forecast, the other half is measured, and then the other way round. Traces without prompts have no
-rank. 95% intervals by bootstrap over questions; of several traces also the mean over them.
+rank. Tau is that of one order of each question, mean over orders and halves; 95% intervals by bootstrap
+over questions; of several traces also the mean over them.
 """
 
 from __future__ import annotations
@@ -208,47 +209,53 @@ def tau(moments: Sequence[Moment], predictor: str) -> float:
     return 0.0 if np.isnan(value) else float(value)  # all are foreseen alike
 
 
+def _at(gang: Sequence[Moment], finished: int) -> Moment | None:
+    return next((moment for moment in gang if moment.finished == finished), None)
+
+
+def mean_tau(folds: Sequence[Sequence[Sequence[Moment | None]]], predictor: str) -> float:
+    """Mean over the folds, and over the random orders in which their questions were played."""
+    found = []
+    for fold in folds:
+        for order in zip(*fold, strict=True):
+            there = [moment for moment in order if moment is not None]
+            if len(there) > 1:
+                found.append(tau(there, predictor))
+    return float(np.mean(found))
+
+
 def summarise(name: str, folds: list[list[list[list[Moment]]]], seed: int) -> list[dict[str, Any]]:
-    """A row for each number of finished samples; tau is that within a fold, mean over the folds."""
+    """A row for each number of finished samples."""
     rows = []
     for k in FINISHED:
         by_fold = [
-            [
-                at
-                for gangs in found
-                if (at := [m for gang in gangs for m in gang if m.finished == k])
-            ]
+            [at for gangs in found if any(at := [_at(gang, k) for gang in gangs])]
             for found in folds
         ]
-        if min(len(by_question) for by_question in by_fold) < 5:
+        if min(len(fold) for fold in by_fold) < 5:
             continue
         draw = np.random.default_rng(seed)
         drawn: dict[str, list[float]] = {each: [] for each in PREDICTORS}
-        whole: dict[str, list[float]] = {each: [] for each in PREDICTORS}
-        for number in range(DRAWS):
-            one = [[gangs[draw.integers(len(gangs))] for gangs in fold] for fold in by_fold]
+        for _ in range(DRAWS):
             again = [
-                [fold[place] for place in draw.integers(len(fold), size=len(fold))] for fold in one
+                [fold[p] for p in draw.integers(len(fold), size=len(fold))] for fold in by_fold
             ]
             for each in PREDICTORS:
-                drawn[each].append(float(np.mean([tau(fold, each) for fold in again])))
-                if number < 30:
-                    whole[each].append(float(np.mean([tau(fold, each) for fold in one])))
+                drawn[each].append(mean_tau(again, each))
         taus = {each: np.array(values) for each, values in drawn.items()}
-        by_question = [gangs for fold in by_fold for gangs in fold]
+        whole = {each: mean_tau(by_fold, each) for each in PREDICTORS}
+        by_question = [[at for at in each if at] for fold in by_fold for each in fold]
         moments = [m for gangs in by_question for m in gangs]
         rows.append(
             {
                 "set": name,
                 "finished": k,
                 "questions": len(by_question),
-                "tau": {each: float(np.mean(values)) for each, values in whole.items()},
+                "tau": whole,
                 "over_prompt": _interval(taus["refined"] - taus["prompt rank"]),
                 "over_siblings": _interval(taus["refined"] - taus["sibling mean"]),
                 "over_before": _interval(taus["refined"] - taus["siblings x votes"]),
-                "mean_over_siblings": float(
-                    np.mean(np.subtract(whole["refined"], whole["sibling mean"]))
-                ),
+                "mean_over_siblings": whole["refined"] - whole["sibling mean"],
                 "draws_over_siblings": (taus["refined"] - taus["sibling mean"]).tolist(),
                 "inside": float(np.mean([m.inside for m in moments])),
                 "foreseen_over_true": sum(m.foreseen["refined"] for m in moments)

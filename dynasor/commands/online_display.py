@@ -109,9 +109,9 @@ def print_report(report: OnlineReport, console: Console) -> None:
             console.print(_table(f"{system.name}: engine", done, map(_engine, system.rates)))
     console.print(
         f"In time: within {report.slo_scale:g} x the latency of such a query alone. Tightest scale: "
-        f"at {report.scale_rate:g}/s. Cut: answered when due with the best so far, not counted as in "
-        "time. Open: without answer at the end. Points: accuracy against vanilla on the same "
-        "questions. Intervals: 95%, bootstrap over queries.",
+        f"at {report.scale_rate:g}/s. Cut: answered when due with the best so far (+due), not "
+        "counted as in time. Open: without answer at the end. Points: accuracy against vanilla on "
+        "the same questions. Intervals: 95%, bootstrap over queries.",
         style="dim",
     )
     late = [row.send_lateness_p99 for system in report.systems for row in system.rates]
