@@ -202,7 +202,8 @@ def _log_rates(axes: Axes, report: OnlineReport) -> None:
 
 
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    if axes.get_legend_handles_labels()[0]:  # none where no query was answered
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
