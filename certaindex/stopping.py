@@ -114,7 +114,7 @@ _RULES: dict[str, _Entry] = {
     "never": _Entry(Never, "spend the full budget", "to compare with"),
     "evidence": _Entry(
         EvidenceLead,
-        "stop when the leader is so many nats of evidence ahead, or will not get there",
+        "stop when the leader is so many nats of evidence ahead, or half-way when it is not",
         "Dynasor; certaindex.evidence",
     ),
 }

@@ -112,6 +112,8 @@ def test_what_is_not_decided_by_the_middle_of_the_budget_is_given_up():
     tied = [(0, 1.0), (1, 1.0)]
     assert rule.decide(votes_of(*tied * 3, (0, 1.0))).stop is None, "before the middle"
     assert rule.decide(votes_of(*tied * 4)).stop == "hopeless"
+    ahead = [*tied * 3, (0, 1.0), (0, 1.0)]
+    assert rule.decide(votes_of(*ahead)).stop == "hopeless", "though at this pace 4 by the end"
     assert rule.decide(votes_of(*[(0, 0.5)] * 7, (0, 0.6))).stop == "certain", "in the middle"
     assert rule.decide(votes_of((None, 1.0), (None, 1.0), budget=4)).stop == "hopeless"
 
