@@ -10,9 +10,9 @@ refinement; the refined forecast, as the scheduler gets it, also without the ran
 known of samples that run. With a rule that stops early only the hard gangs go on; `--rule fixed:8
 --samples 8` follows the same gangs at each moment. With --evidence votes are weighed by likelihood, as
 the service does where that was learned of the model. Half of the questions teach ranker, calibration
-and forecast, the other half is measured, and then the other way round. Traces without prompts have no
-rank. Tau is that of one order of each question, mean over orders and halves; 95% intervals by bootstrap
-over questions; of several traces also the mean over them.
+and forecast, each asked once, the other half is measured, and then the other way round. Traces without
+prompts have no rank. Tau is that of one order of each question, mean over orders and halves; 95%
+intervals by bootstrap over questions; of several traces also the mean over them.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from certaindex.stopping import StopRule, parse_rule
 from certaindex.votes import Votes
 from dynasor.bench.recorded import RecordedQuestion, collect_questions
 from dynasor.ranking.examples import LengthExample
-from dynasor.ranking.scorer import Ranked, ranked_by
-from dynasor.scheduling.forecast import Forecast, QueryForecast, samples_to_come, standing_of
+from dynasor.ranking.ranked import Ranked, ranked_by
+from dynasor.scheduling.forecast import Forecast, QueryForecast
+from dynasor.scheduling.further_samples import samples_to_come, standing_of
 from dynasor.traces import read_traces
 from dynasor.vote_weights import read_evidence
 
 FINISHED = (0, 1, 2, 4)
-PASSES = 3  # over the half that teaches
 DRAWS = 300
 PREDICTORS = ("prompt rank", "sibling mean", "siblings x votes", "refined", "no rank", "no bounds")
 
@@ -139,7 +139,7 @@ def measure(
     def gang(name: str) -> list[Any]:
         rank = ranks.get(name)
         own = {
-            each: forecast.query(rank.lengths if rank and each == "refined" else None)
+            each: forecast.query(rank if each == "refined" else None)
             for each, forecast in forecasts.items()
         }
         recorded = len(questions[name].query.groups)
@@ -147,9 +147,8 @@ def measure(
         played = play(questions[name], weights[name], order, rule, options.wave)
         return watch(played, own, limit)
 
-    for _ in range(PASSES):
-        for name in sorted(half):
-            gang(name)
+    for name in sorted(half):
+        gang(name)
 
     def moment(name: str, at: Snapshot, told: Mapping[str, Any], truth: int) -> Moment:
         n, total = at.votes.n, at.votes.total_tokens

@@ -14,7 +14,7 @@ from math import ceil
 from certaindex.votes import Votes
 from dynasor.allocator import LiveQuery, PerQuery
 from dynasor.room import Room
-from dynasor.scheduling.forecast import HashableRule, samples_to_come, standing_of
+from dynasor.scheduling.further_samples import HashableRule, samples_to_come, standing_of
 
 
 class ForecastWave(PerQuery):

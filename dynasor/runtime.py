@@ -154,7 +154,7 @@ class Runtime:
         if ranked is not None:
             query.rank = ranked.rank
         if self._forecast is not None:
-            query.forecast = self._forecast.query(None if ranked is None else ranked.lengths)
+            query.forecast = self._forecast.query(ranked)
 
     # Decisions, and how they are carried out ----------------------------------------------------
 

@@ -8,7 +8,8 @@ from typing import cast
 from certaindex.stopping import parse_rule
 from dynasor.config import Config
 from dynasor.programs import probing_of
-from dynasor.scheduling.forecast import Forecast, HashableRule
+from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.further_samples import HashableRule
 from serving.reasoning_plan import Plan
 
 KEPT = 64

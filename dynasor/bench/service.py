@@ -22,7 +22,8 @@ from dynasor.ranking.prompt_text import prompt_text
 from dynasor.ranking.scorer import LengthScorer
 from dynasor.room import Room
 from dynasor.runtime import Runtime
-from dynasor.scheduling.forecast import Forecast, HashableRule
+from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.further_samples import HashableRule
 from dynasor.scheduling.gang import Hints
 from dynasor.suites import Suite
 

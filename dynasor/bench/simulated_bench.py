@@ -18,7 +18,8 @@ from dynasor.bench.systems import OnlineSystem
 from dynasor.config import NO_RANKING, Config, RankingConfig
 from dynasor.engines.calibration import Calibration
 from dynasor.errors import ConfigError, DataError
-from dynasor.ranking.scorer import Ranked, load_ranking, ranked_by
+from dynasor.ranking.ranked import Ranked, ranked_by
+from dynasor.ranking.scorer import load_ranking
 from dynasor.scheduling.aging import aging_of
 from dynasor.suites import Suite
 from dynasor.traces import read_traces

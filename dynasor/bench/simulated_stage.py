@@ -26,7 +26,7 @@ from dynasor.bench.slo import Window
 from dynasor.bench.systems import OnlineSystem
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.replica_settings import ReplicaSettings
-from dynasor.ranking.scorer import Ranked
+from dynasor.ranking.ranked import Ranked
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging
 from dynasor.suites import Query, Suite

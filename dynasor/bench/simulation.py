@@ -17,7 +17,7 @@ from dynasor.bench.virtual_front_end import ByGroup, FrontEnd
 from dynasor.bench.workload import Arrival, Completion
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Counters, Job, Queue
-from dynasor.ranking.scorer import Ranked
+from dynasor.ranking.ranked import Ranked
 from dynasor.scheduling.arrival_queue import ArrivalQueue
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.policies import parse_policy

@@ -29,7 +29,7 @@ from dynasor.decisions import AHEAD, Cut, Decision, Hint, Start, Stop, press, re
 from dynasor.engines.simulated import Replica
 from dynasor.engines.simulated_job import Job, Queue, Report
 from dynasor.errors import DataError
-from dynasor.ranking.scorer import Ranked
+from dynasor.ranking.ranked import Ranked
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.gang import Hints
 
@@ -148,7 +148,7 @@ class FrontEnd:
         if self._forecast is not None:
             ranked = self._ranked.get(arrival.question)
             forecast = of_group(self._forecast, arrival.group)
-            query.forecast = forecast.query(None if ranked is None else ranked.lengths)
+            query.forecast = forecast.query(ranked)
         self._expect(query)
         if self._cluster.per_query:
             self._at(self.now + self._cluster.per_query, self._open, query)

@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 
 from dynasor.errors import DataError, MissingExtra
 from dynasor.ranking.cheap_features import FEATURES, prompt_features
-from dynasor.ranking.hashed_ngrams import SIZE, Hashed, hash_text
+from dynasor.ranking.hashed_ngrams import SIZE, Hashed, hash_question
 from dynasor.ranking.model_folder import read_card
-from dynasor.ranking.prompt_text import split_question
 
 if TYPE_CHECKING:
     import lightgbm
 
 LINEAR_FILE = "words.npy"
 TREES_FILE = "trees.txt"
-SEEN_CHARACTERS = 6_000
-"""Of a longer question the linear models see only so many first and last characters, half of each."""
 
 
 class CheapRanker:
@@ -46,7 +43,7 @@ class CheapRanker:
         return np.where([bool(prompt.strip()) for prompt in prompts], scores, NEUTRAL)
 
     def _row(self, prompt: str) -> NDArray[np.float64]:
-        return tree_features(prompt, linear_scores(hashed(prompt), self._linear))
+        return tree_features(prompt, linear_scores(hash_question(prompt), self._linear))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -72,15 +69,6 @@ NEUTRAL = 0.5
 """The score of an empty prompt."""
 LINEAR_SCORES = 3
 """What the linear models say: of words, of pieces of words, and both together."""
-
-
-def hashed(prompt: str) -> Hashed:
-    """What the linear models see of a prompt: its question, of a long one the two ends."""
-    question = split_question(prompt)[1]
-    if len(question) > SEEN_CHARACTERS:
-        half = SEEN_CHARACTERS // 2
-        question = f"{question[:half]}\n{question[-half:]}"
-    return hash_text(question)
 
 
 def linear_scores(text: Hashed, linear: NDArray[np.float16]) -> tuple[float, float]:

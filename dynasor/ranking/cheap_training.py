@@ -25,11 +25,10 @@ from dynasor.ranking.cheap_ranker import (
     LINEAR_SCORES,
     TREES_FILE,
     CheapRanker,
-    hashed,
     import_lightgbm,
 )
 from dynasor.ranking.examples import LengthExample
-from dynasor.ranking.hashed_ngrams import SIZE
+from dynasor.ranking.hashed_ngrams import SIZE, hash_question
 from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
 from dynasor.ranking.length_quantiles import length_quantiles
 from dynasor.ranking.metrics import Floats, checked_tokens, kendall_tau
@@ -174,7 +173,7 @@ def look_at(
     features, words = [], []
     for example in examples:
         features.append(prompt_features(example.prompt))
-        words.append(hashed(example.prompt))
+        words.append(hash_question(example.prompt))
         progress(1)
     ends = np.cumsum([0, *(len(each.places) for each in words)])
     table = csr_matrix(

@@ -24,7 +24,8 @@ from dynasor.ranking.backbone import (
 )
 from dynasor.ranking.losses import read_scores
 from dynasor.ranking.model_folder import read_card
-from dynasor.ranking.prompt_window import SHAPE_SIZE, Batch, PromptWindow, collate
+from dynasor.ranking.prompt_shape import SHAPE_SIZE
+from dynasor.ranking.prompt_window import Batch, PromptWindow, collate
 
 WEIGHTS = "tuned.safetensors"
 POOLINGS = ("mean", "last")

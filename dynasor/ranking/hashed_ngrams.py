@@ -14,11 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dynasor.ranking.prompt_text import split_question
+
 BITS = 18
 SIZE = 1 << BITS
 """Places of words, and again as many of sequences of bytes."""
 MOST_WORDS = 400
 MOST_BYTES = 1_500
+SEEN_CHARACTERS = 6_000
+"""Of a longer question only so many first and last characters are seen, half of each."""
 _ENDS = 4
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _PRIME = np.uint32(16777619)
@@ -50,6 +54,15 @@ def hash_text(text: str) -> Hashed:
         np.concatenate([words.places, pieces.places + SIZE]),
         np.concatenate([words.weights, pieces.weights]),
     )
+
+
+def hash_question(prompt: str) -> Hashed:
+    """The places of the question of a prompt, of a long one of its two ends."""
+    question = split_question(prompt)[1]
+    if len(question) > SEEN_CHARACTERS:
+        half = SEEN_CHARACTERS // 2
+        question = f"{question[:half]}\n{question[-half:]}"
+    return hash_text(question)
 
 
 def _word_hashes(text: str) -> NDArray[np.uint32]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, isfinite, log, sqrt
 
-MEMORY = 500
-"""Ended queries that a learner looks back on."""
+from dynasor.ranking.running_line import MEMORY, RunningLine
+
 _FIRST = 20.0  # weight of the first guess of deviations, in queries
 _SLOPE = 5.0  # of a rank's slope, in queries times variance of log tokens
 _CENTRE = 2.0  # of the centre as a whole, in queries
@@ -45,9 +45,7 @@ class PriorLearner:
     """
 
     def __init__(self) -> None:
-        self._queries = 0
-        self._said = self._came = 0.0  # means of the priors' centres and of the queries'
-        self._said_var = self._came_var = self._both = 0.0
+        self._line = RunningLine()  # from the centres that priors said to those that came
         self._spreads = 0
         self._log_spread = 0.0  # mean, over queries of some samples
 
@@ -60,14 +58,7 @@ class PriorLearner:
             mean: of their log tokens.
             squares: sum of the squared deviations from that.
         """
-        self._queries = min(self._queries + 1, MEMORY)
-        share = 1 / self._queries
-        said, came = prior.centre - self._said, mean - self._came
-        self._said += share * said
-        self._came += share * came
-        self._said_var = (1 - share) * (self._said_var + share * said**2)
-        self._came_var = (1 - share) * (self._came_var + share * came**2)
-        self._both = (1 - share) * (self._both + share * said * came)
+        self._line.learn(prior.centre, mean)
         if samples >= _FEWEST:
             self._spreads = min(self._spreads + 1, MEMORY)
             deviation = log(max(sqrt(squares / (samples - 1)), _LEAST_SPREAD))
@@ -75,16 +66,15 @@ class PriorLearner:
 
     def set_right(self, prior: LengthPrior) -> LengthPrior:
         """The prior after all that was learnt."""
-        n = self._queries
+        line, n = self._line, self._line.count
         if not n:
             return prior
-        slope = (n * self._both + _SLOPE) / (n * self._said_var + _SLOPE)
-        left = self._came_var - 2 * slope * self._both + slope**2 * self._said_var
-        middle = (n * self._came + _CENTRE * self._said) / (n + _CENTRE)
+        slope = (n * line.both + _SLOPE) / (n * line.x_var + _SLOPE)
+        middle = (n * line.y + _CENTRE * line.x) / (n + _CENTRE)
         weight = self._spreads / (self._spreads + _FIRST)
         return LengthPrior(
-            middle + slope * (prior.centre - self._said),
-            sqrt((n * max(left, 0.0) + _FIRST * prior.centre_sd**2) / (n + _FIRST)),
+            middle + slope * (prior.centre - line.x),
+            sqrt((n * line.left(slope) + _FIRST * prior.centre_sd**2) / (n + _FIRST)),
             exp((1 - weight) * log(prior.spread) + weight * self._log_spread),
             prior.spread_sd,
         )

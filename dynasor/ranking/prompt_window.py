@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from dynasor.ranking.prompt_shape import prompt_shape
 from dynasor.ranking.prompt_text import split_question
 
-SHAPE_SIZE = 8
 CHARACTERS_A_TOKEN = 16
 """A middle further than this many characters a token from both ends is not even tokenised."""
-
-_LOOKED_AT = 4_000
-"""Characters of a question whose kinds are counted."""
 
 
 class Window(NamedTuple):
@@ -82,23 +78,6 @@ class PromptWindow:
             first = self._room // 2
             ids = ids[:first] + ids[first - self._room :]
         return [*self._before, *ids, *self._after]
-
-
-def prompt_shape(prompt: str) -> list[float]:
-    """Numbers about a prompt that its window may not show: sizes, and shares of kinds of characters."""
-    context, question = split_question(prompt)
-    looked_at = question[:_LOOKED_AT]
-    size = len(looked_at) + 1
-    return [
-        math.log1p(len(question)),
-        math.log1p(len(context)),
-        math.log1p(question.count("\n")),
-        math.log1p(len(question.split(None, 2_000))),
-        sum(ord(c) > 127 for c in looked_at) / size,
-        sum(not (c.isalnum() or c.isspace()) for c in looked_at) / size,
-        sum(c.isdigit() for c in looked_at) / size,
-        float("?" in question[-3:]),
-    ]
 
 
 def collate(windows: Sequence[Window]) -> Batch:

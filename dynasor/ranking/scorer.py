@@ -22,13 +22,11 @@ from threading import Thread
 from time import perf_counter
 from typing import NamedTuple
 
-import numpy as np
-
 from dynasor.config import NO_RANKING, RankingConfig
 from dynasor.errors import DataError
 from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
-from dynasor.ranking.length_prior import LengthPrior
 from dynasor.ranking.model_folder import SHIPPED, load_ranker
+from dynasor.ranking.ranked import Ranked, ranked_by
 from dynasor.ranking.ranker import Ranker
 
 logger = logging.getLogger(__name__)
@@ -36,19 +34,6 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 10_000
 """Prompts that wait for the thread; more go unranked at once."""
 _CLOSING = 5.0  # seconds that a batch under way has to end
-_LEAST_SD = 0.1  # of a query's centre in log tokens: no rank is surer than that
-
-
-class Ranked(NamedTuple):
-    """What a ranker says of a prompt.
-
-    Attributes:
-        rank: place among others, around 0; the longer the answer, the higher.
-        lengths: of its samples.
-    """
-
-    rank: float
-    lengths: LengthPrior
 
 
 @dataclass(slots=True)
@@ -68,28 +53,6 @@ class ScorerCounters:
     late: int = 0
     failed: int = 0
     seconds: float = 0.0
-
-
-def ranked_by(
-    ranker: Ranker, calibration: LengthCalibration, prompts: Sequence[str]
-) -> list[Ranked | None]:
-    """What a ranker says of prompts; None where its score is not finite.
-
-    Raises:
-        ValueError: if the ranker gives another number of scores.
-    """
-    scores = np.asarray(ranker.score(prompts), dtype=np.float64)
-    if scores.shape != (len(prompts),):
-        raise ValueError(f"{ranker.name} gave scores of shape {scores.shape} for {len(prompts)}")
-    middle = float(np.mean(calibration.scores))
-    usual = LengthPrior(0.0)
-    means, deviations = calibration.expected(np.nan_to_num(scores))
-    # The calibration is of single samples; what is not their spread is the doubt about the centre.
-    doubts = np.sqrt(np.maximum(deviations**2 - usual.spread**2, _LEAST_SD**2))
-    return [
-        Ranked(score - middle, LengthPrior(mean, doubt)) if np.isfinite(score) else None
-        for score, mean, doubt in zip(scores.tolist(), means.tolist(), doubts.tolist(), strict=True)
-    ]
 
 
 def load_ranking(name: str) -> tuple[Ranker, LengthCalibration]:

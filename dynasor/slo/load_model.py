@@ -20,7 +20,7 @@ from dynasor.bench.workload import Arrival
 from dynasor.engines.calibration import Calibration
 from dynasor.errors import ConfigError
 from dynasor.intervals import Interval
-from dynasor.ranking.scorer import Ranked
+from dynasor.ranking.ranked import Ranked
 from dynasor.scheduling.forecast import Forecast
 from dynasor.scheduling.queue import Aging
 from dynasor.slo.space import Plan

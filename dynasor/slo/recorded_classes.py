@@ -9,7 +9,7 @@ from dynasor.bench.recorded import RecordedQuestion, check_budget, collect_quest
 from dynasor.bench.simulated_bench import ranked_questions
 from dynasor.config import NO_RANKING, Config
 from dynasor.errors import ConfigError, DataError
-from dynasor.ranking.scorer import Ranked
+from dynasor.ranking.ranked import Ranked
 from dynasor.slo.load_model import ClassTraffic
 from dynasor.traces import read_traces
 

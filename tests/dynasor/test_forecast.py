@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from certaindex.stopping import parse_rule
 from certaindex.votes import Votes
 from dynasor.ranking.length_prior import LengthPrior
-from dynasor.scheduling.forecast import Forecast, Standing, samples_to_come, standing_of
+from dynasor.ranking.ranked import Ranked
+from dynasor.scheduling.forecast import Forecast
+from dynasor.scheduling.further_samples import Standing, samples_to_come, standing_of
 
 DEFAULT, FIXED = parse_rule("default"), parse_rule("fixed")
 
@@ -101,11 +103,11 @@ def test_what_queries_took_after_the_same_votes_is_learnt():
 
 def test_a_rank_says_what_to_expect_and_is_set_right_as_a_whole():
     forecast = Forecast(FIXED, tokens=500.0)
-    short, long = LengthPrior(log(100), 0.3), LengthPrior(log(1000), 0.3)
+    short, long = (Ranked(0.0, LengthPrior(log(tokens), 0.3)) for tokens in (100, 1000))
     first = forecast.query(short).remaining(votes_of("")).tokens
     assert forecast.query(long).remaining(votes_of("")).tokens == pytest.approx(10 * first)
-    for prior, tokens in [(short, 200), (long, 2000)] * 50:  # twice as long as the ranks said
-        query = forecast.query(prior)
+    for ranked, tokens in [(short, 200), (long, 2000)] * 50:  # twice as long as the ranks said
+        query = forecast.query(ranked)
         query.sample_ended(tokens)
         query.ended(votes_of(""))
     assert forecast.query(short).remaining(votes_of("")).tokens == pytest.approx(2 * first, rel=0.1)

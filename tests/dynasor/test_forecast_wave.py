@@ -10,7 +10,7 @@ from certaindex.stopping import parse_rule
 from dynasor.allocator import LiveQuery, PerQuery
 from dynasor.forecast_wave import ForecastWave, fewest
 from dynasor.room import Room
-from dynasor.scheduling.forecast import Standing, samples_to_come
+from dynasor.scheduling.further_samples import Standing, samples_to_come
 
 RULE = parse_rule("certaindex:0.9,min=3")
 

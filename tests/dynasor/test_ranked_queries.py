@@ -1,6 +1,7 @@
 """Ranks on their way: from the configuration to the runtime's hints, and in the simulator."""
 
 import asyncio
+from contextlib import closing
 from dataclasses import replace
 from math import log
 from threading import Event
@@ -26,7 +27,8 @@ from dynasor.engines.step_time import StepTime
 from dynasor.errors import ConfigError, DataError
 from dynasor.ranking.length_calibration import LengthCalibration
 from dynasor.ranking.length_prior import LengthPrior
-from dynasor.ranking.scorer import LengthScorer, Ranked, load_ranking
+from dynasor.ranking.ranked import Ranked
+from dynasor.ranking.scorer import LengthScorer, load_ranking
 from dynasor.runtime import Runtime
 from dynasor.scheduling.forecast import Forecast
 from dynasor.traces import TraceSample
@@ -73,10 +75,19 @@ class Noting:
         return Capacity(4, "noting", False)
 
 
-def program(name="q"):
+class Disagreeing(Noting):
+    """Answers of one length; those to `hard` programs all differ."""
+
+    async def submit(self, request):
+        await asyncio.sleep(0)
+        answer = request.id if request.program.startswith("hard") else "7"
+        yield Generation(request.id, answer, self.tokens)
+
+
+def program(name="q", samples=4):
     groups = AnswerGroups(ExactEquivalence())
     task = Task(name, "what?", Sampling(), lambda text: text, groups)
-    return SelfConsistency(task, samples=4)
+    return SelfConsistency(task, samples=samples)
 
 
 async def hints_of(ranker, question, forecast=True, engine=None):
@@ -97,6 +108,21 @@ async def test_the_first_hints_tell_rank_and_tokens_of_the_prompt():
     short, long = [(await hints_of(ByLength(), "x" * size))[0] for size in (1, 9)]
     assert (short.rank, long.rank) == (-4, 4)
     assert 3 * short.tokens < long.tokens
+
+
+async def test_prompts_like_those_that_took_many_samples_are_told_as_more_work():
+    engine, rule = Disagreeing(), parse_rule("default")
+    asked = {"hard": "Prove the lemma on prime {}.", "easy": "Add the apples of basket {}!"}
+    first = {}
+    with closing(LengthScorer(ByLength(), CALIBRATION, deadline=10)) as scorer:
+        runtime = Runtime(engine, PerQuery(rule, 1), forecast=Forecast(rule), scorer=scorer)
+        for number in range(40):
+            for kind, question in asked.items():
+                engine.hints.clear()
+                query = program(f"{kind}{number}", samples=16)
+                await runtime.solve(query, question=question.format(number))
+                first[kind] = engine.hints[0].tokens
+    assert first["hard"] > 2 * first["easy"]
 
 
 async def test_a_rank_alone_is_told_where_nothing_is_foreseen():

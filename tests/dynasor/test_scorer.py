@@ -10,7 +10,9 @@ import pytest
 
 from dynasor.ranking.length_calibration import LengthCalibration
 from dynasor.ranking.model_folder import SHIPPED
-from dynasor.ranking.scorer import LengthScorer, load_ranking, ranked_by
+from dynasor.ranking.prompt_vector import prompt_vector
+from dynasor.ranking.ranked import ranked_by
+from dynasor.ranking.scorer import LengthScorer, load_ranking
 
 CALIBRATION = LengthCalibration(
     scores=(0.0, 10.0, 20.0),
@@ -151,6 +153,7 @@ async def test_who_gives_up_waiting_does_not_disturb_the_others():
 def test_scores_are_told_without_a_thread_too():
     found = ranked_by(ByLength(), CALIBRATION, ["a", "x" * 100])
     assert [each.rank for each in found] == [-9, 90]
+    assert np.array_equal(found[1].prompt, prompt_vector("x" * 100))
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ async def test_rules_that_clients_bring_are_not_played_on(monkeypatch):
         played.append(rule)
         return 1.0
 
-    monkeypatch.setattr("dynasor.scheduling.forecast.samples_to_come", play)
+    monkeypatch.setattr("dynasor.scheduling.further_samples.samples_to_come", play)
     engine = ScriptedEngine(pause=0.01)
     async with running(engine) as server:
         client = server.openai()
