@@ -3,7 +3,8 @@
 Scoring: the prompts come at --rate to the scorer of the runtime, which ranks them on its thread. Told:
 how long a query waited for its rank, how many went unranked, and the ranker's seconds as a share of the
 seconds that the answers take to generate at --pace tokens a second on --slots places (all of them busy).
-Refining: one update of a forecast, processor time, against a decode step of --step-ms.
+Refining: one update of a forecast, processor time, against a decode step of --step-ms; and what a query
+teaches at its end.
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ from time import perf_counter, thread_time_ns
 
 import numpy as np
 
+from certaindex.stopping import parse_rule
+from certaindex.votes import Votes
 from dynasor.ranking.dataset import read_examples
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.length_calibration import LengthCalibration
 from dynasor.ranking.length_prior import LengthPrior
 from dynasor.ranking.model_folder import load_ranker
+from dynasor.ranking.prompt_vector import prompt_vector
+from dynasor.ranking.ranked import Ranked
 from dynasor.ranking.scorer import LengthScorer
-from dynasor.ranking.siblings import SiblingLengths
+from dynasor.scheduling.forecast import Forecast
 
-UPDATES = 2000
+QUERIES = 600
+RULE = parse_rule("default")
 
 
 async def score(scorer: LengthScorer, prompts: list[str], rate: float) -> list[float]:
@@ -70,17 +76,29 @@ def scoring(options: argparse.Namespace) -> None:
 
 
 def refining(step_ms: float) -> None:
+    """Queries of a few samples that agree; those like them have been played before."""
+    prompts = [prompt_vector(f"What is {n} times {n + 7}?") for n in range(QUERIES)]
     for running in (0, 1, 4, 16):
-        lengths = SiblingLengths(LengthPrior(log(500)), 10_000)
-        times = []
-        for number in range(UPDATES):
+        forecast = Forecast(RULE, limit=10_000)
+        updates: list[float] = []
+        ends: list[float] = []
+        for number, prompt in enumerate(prompts):
+            query = forecast.query(Ranked(0.0, LengthPrior(log(500)), prompt))
+            votes = Votes(max_samples=32)
+            while not votes.n or RULE.decide(votes).stop is None:
+                tokens = 600 + number % 7
+                votes.add(0, tokens)
+                start = thread_time_ns()
+                query.sample_ended(tokens)
+                query.remaining(votes, [100 + number] * running)
+                updates.append((thread_time_ns() - start) / 1e3)
             start = thread_time_ns()
-            lengths.ended(600 + number % 7)
-            lengths.remaining([100 + number] * running, 3.0, 2.0)
-            times.append((thread_time_ns() - start) / 1e3)
-        median, late = np.percentile(times, [50, 99])
+            query.ended(votes)
+            ends.append((thread_time_ns() - start) / 1e3)
+        median, late = np.percentile(updates, [50, 99])
         print(f"refining, {running} siblings run: median {median:.0f} us, p99 {late:.0f} us, "
-              f"{median / step_ms / 10:.2f}% of a step of {step_ms:g} ms")  # fmt: skip
+              f"{median / step_ms / 10:.2f}% of a step of {step_ms:g} ms; what a query teaches at its "
+              f"end: mean {np.mean(ends):.0f} us, longest {max(ends):.0f} us")  # fmt: skip
 
 
 def main() -> None:

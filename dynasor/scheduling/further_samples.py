@@ -71,7 +71,7 @@ class QuerySamples:
         self._all = all_queries
         self._prompt = prompt
         self._foreseen = None if prompt is None else all_queries.by_prompt.foresee(prompt)
-        self._passed: dict[int, Standing] = {}  # finished samples -> the votes then
+        self._passed = {0: NO_VOTES}  # finished samples -> the votes then
 
     def expected(self, votes: Votes) -> tuple[float, float]:
         """Mean and variance of the number that is yet to finish."""
@@ -139,6 +139,10 @@ class Standing(NamedTuple):
     n: int
     first_weight: float = 1.0
     second_weight: float = 1.0
+
+
+NO_VOTES = Standing(0, 0, 0)
+"""Where every query begins."""
 
 
 def standing_of(votes: Votes) -> Standing:
