@@ -8,8 +8,8 @@ with it; then also the largest part of the bound on waiting that anybody used up
 --data: prompts with lengths (`dynasor rank build-data`), scored by each --ranker; a test split.
 --trace: recorded samples. A request is one sample; it is scored by what its siblings tell, the mean log
 tokens of 1, 4, or all other samples of its question, and, where there are prompts (the trace's own, or
---prompts TRACE=SUITE), by a ridge regression on the prompts of all other questions. 95% intervals over
-runs.
+--prompts TRACE=SUITE), by a probe of --backbone that learned from all other questions. 95% intervals
+over runs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ridge_ranker import RidgeRanker
+from probed_prompts import Prober, add_backbone
 from suite_prompts import with_prompts
 
 from dynasor.bench.recorded import collect_questions
 from dynasor.ranking.dataset import read_examples
+from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.model_folder import load_ranker
 from dynasor.ranking.queue_simulation import FCFS, ORACLE, Comparison, Traffic, compare_orders
 from dynasor.scheduling.aging import Aging
@@ -55,7 +56,7 @@ def data_scores(path: Path, rankers: list[str]) -> tuple[dict[str, Floats], Floa
 
 
 def trace_scores(
-    path: Path, seed: int, prompts: Mapping[str, str]
+    path: Path, seed: int, prompts: Mapping[str, str], prober: Prober
 ) -> tuple[dict[str, Floats], Floats]:
     """What siblings and prompts tell of each recorded sample, and the lengths.
 
@@ -63,6 +64,7 @@ def trace_scores(
         path: the trace.
         seed: of the order of siblings.
         prompts: path of a trace -> suite with its prompts.
+        prober: of the prompts.
     """
     draw = np.random.default_rng(seed)
     recorded = collect_questions(read_traces(path, skip_torn_end=True))
@@ -82,10 +84,12 @@ def trace_scores(
         told["all siblings"].append((logs.sum() - logs) / (len(logs) - 1))
     texts = [question.prompt for question in questions if question.prompt is not None]
     if len(texts) == len(questions):
-        ridge = RidgeRanker(texts, [np.log(tokens).mean() for tokens in lengths])
+        typical = [float(np.exp(np.log(tokens).mean())) for tokens in lengths]
+        _, held_out = prober.fit(
+            [LengthExample(text, length, text) for text, length in zip(texts, typical, strict=True)]
+        )
         told["prompt"] = [
-            np.full(len(tokens), score)
-            for tokens, score in zip(lengths, ridge.held_out, strict=True)
+            np.full(len(tokens), score) for tokens, score in zip(lengths, held_out, strict=True)
         ]
     return {name: np.concatenate(each) for name, each in told.items()}, np.concatenate(lengths)
 
@@ -147,7 +151,9 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=50.0, help="tokens a second of a request")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_backbone(parser)
     options = parser.parse_args()
+    prober = Prober(options)
     if options.data is None and not options.trace:
         parser.error("give --data or --trace")
     sets = {}
@@ -155,7 +161,7 @@ def main() -> None:
         sets[options.data.name] = data_scores(options.data, options.ranker)
     for path in options.trace:
         sets[path.name.removesuffix(".gz").removesuffix(".jsonl")] = trace_scores(
-            path, options.seed, dict(each.split("=", 1) for each in options.prompts)
+            path, options.seed, dict(each.split("=", 1) for each in options.prompts), prober
         )
     if not options.json:
         print("| lengths | traffic | order by | mean, times FCFS | p99, times FCFS | share of the "

@@ -1,7 +1,7 @@
 """How well the remaining tokens of a gang are known after 0, 1, 2 and 4 of its samples have finished.
 
 python benchmarks/rank_siblings.py TRACE... [--prompts TRACE=SUITE] [--wave 1] [--rule default]
-    [--evidence FILE]
+    [--evidence FILE] [--backbone NAME --pooling last]
 
 Recorded samples are played in random orders, `wave` at once, until the rule stops the question.
 Kendall's tau between the tokens that were still to come (those of cut samples too) and: the rank of the
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from halves import tuning_half
-from ridge_ranker import calibrated_ridge
+from probed_prompts import Prober, add_backbone
 from scipy.stats import kendalltau
 from suite_prompts import with_prompts
 
@@ -36,6 +36,7 @@ from certaindex.stopping import StopRule, parse_rule
 from certaindex.votes import Votes
 from dynasor.bench.recorded import RecordedQuestion, collect_questions
 from dynasor.ranking.examples import LengthExample
+from dynasor.ranking.length_calibration import LengthCalibration
 from dynasor.ranking.ranked import Ranked, ranked_by
 from dynasor.scheduling.forecast import Forecast, QueryForecast
 from dynasor.scheduling.further_samples import samples_to_come, standing_of
@@ -124,14 +125,17 @@ def _foresee(at: Snapshot, forecasts: Mapping[str, QueryForecast]) -> dict[str, 
 
 
 def measure(
-    questions: Mapping[str, RecordedQuestion], half: set[str], options: argparse.Namespace
+    questions: Mapping[str, RecordedQuestion],
+    half: set[str],
+    prober: Prober,
+    options: argparse.Namespace,
 ) -> list[list[list[Moment]]]:
     """Moments by question and order, of the questions outside of the half that teaches."""
     rule = parse_rule(options.rule)
     evidence = read_evidence(options.evidence) if options.evidence else None
     weights = {name: each.query.weights(evidence) for name, each in questions.items()}
     limit = _limit(questions)
-    ranks = _ranks(questions, half)
+    ranks = _ranks(questions, half, prober)
     forecasts = {"refined": Forecast(rule, limit=limit), "no rank": Forecast(rule, limit=limit)}
     draw = random.Random(options.seed)
     mean = float(np.mean([t for q in half for t in questions[q].query.tokens]))
@@ -175,19 +179,23 @@ def _limit(questions: Mapping[str, RecordedQuestion]) -> int | None:
     return int(tokens.max()) if (tokens == tokens.max()).sum() >= 5 else None
 
 
-def _ranks(questions: Mapping[str, RecordedQuestion], half: set[str]) -> dict[str, Ranked]:
+def _ranks(
+    questions: Mapping[str, RecordedQuestion], half: set[str], prober: Prober
+) -> dict[str, Ranked]:
     """Of all questions, by a ranker of one half; those of that half were held out."""
     prompts = {name: each.prompt for name, each in questions.items() if each.prompt is not None}
     if len(prompts) < len(questions) or len(half) < 100:
         return {}
     taught = sorted(half)
-    ranker, calibration = calibrated_ridge([_example(name, questions[name]) for name in taught])
+    examples = [_example(name, questions[name]) for name in taught]
+    ranker, held_out = prober.fit(examples)
+    calibration = LengthCalibration.fit(held_out, examples)
 
     class HeldOut:
         name = ranker.name
 
         def score(self, prompts: Sequence[str]) -> Any:
-            return ranker.held_out
+            return held_out
 
     rest = sorted(set(questions) - half)
     found = ranked_by(ranker, calibration, [prompts[name] for name in rest])
@@ -298,7 +306,9 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=6, help="random orders a question")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_backbone(parser)
     options = parser.parse_args()
+    prober = Prober(options)
     suites = dict(each.split("=", 1) for each in options.prompts)
     rows: list[dict[str, Any]] = []
     for path in options.traces:
@@ -307,7 +317,9 @@ def main() -> None:
         if path in suites:
             questions = with_prompts(questions, suites[path])
         half = tuning_half(questions)
-        folds = [measure(questions, each, options) for each in (half, set(questions) - half)]
+        folds = [
+            measure(questions, each, prober, options) for each in (half, set(questions) - half)
+        ]
         rows += summarise(name, folds, options.seed)
     together = over_sets(rows)
     if options.json:

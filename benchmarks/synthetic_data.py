@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from halves import tuning_half
 from numpy.typing import NDArray
+from probed_prompts import Prober, add_backbone
 from rank_queue import data_scores, trace_scores
-from ridge_ranker import RidgeRanker
 
 from algorithms.program import Generation, Request, Sampling
 from dynasor.bench.recorded import collect_questions
@@ -35,6 +35,7 @@ from dynasor.config import SchedulerConfig
 from dynasor.embedded_model import path as embedded_model
 from dynasor.engines.vllm import VLLMEngine
 from dynasor.intervals import bootstrap
+from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.queue_simulation import ORACLE, serve
 from dynasor.scheduling.gang import Hints
 from dynasor.traces import read_traces
@@ -111,14 +112,16 @@ async def live(path: Path, options: argparse.Namespace) -> None:
     lengths = {name: float(np.log(each.query.tokens).mean()) for name, each in questions.items()}
     half = tuning_half(questions)
     taught, rest = sorted(half), sorted(set(questions) - half)
-    ridge = RidgeRanker([texts[name] for name in taught], [lengths[name] for name in taught])
-    scores = dict(zip(rest, ridge.score([texts[name] for name in rest]).tolist(), strict=True))
+    probe, _ = Prober(options).fit(
+        [LengthExample(texts[name], float(np.exp(lengths[name])), name) for name in taught]
+    )
+    scores = dict(zip(rest, probe.score([texts[name] for name in rest]).tolist(), strict=True))
     requests = [(name, number) for name in rest for number in range(options.samples)]
     random.Random(options.seed).shuffle(requests)
     came = [float(place) for place in range(len(requests))]
     ranks = {
         "fcfs": came,
-        "ridge": [scores[name] for name, _ in requests],
+        "probe": [scores[name] for name, _ in requests],
         "mean length": [lengths[name] for name, _ in requests],
     }
     ends = [max(1, round(share * len(requests))) for share in options.share]
@@ -167,7 +170,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64, help="requests at once")
     parser.add_argument("--repeats", type=int, default=5, help="runs")
     parser.add_argument("--seed", type=int, default=0)
+    add_backbone(parser)
     options = parser.parse_args()
+    prober = Prober(options)
     options.share = sorted(float(each) for each in options.share.split(","))
     if not all(0 < each <= 1 for each in options.share):
         parser.error("--share: give shares above 0 and up to 1, such as 0.1,0.3")
@@ -181,7 +186,7 @@ def main() -> None:
         if options.live:
             asyncio.run(live(path, options))
         else:
-            told = trace_scores(path, options.seed, suites)
+            told = trace_scores(path, options.seed, suites, prober)
             simulated(path.name.split(".jsonl")[0], *told, options)
 
 

@@ -34,6 +34,7 @@ from dynasor.commands.options import (
 from dynasor.commands.rank_blend import rank_blend
 from dynasor.commands.rank_build_data import rank_build_data
 from dynasor.commands.rank_eval import rank_eval
+from dynasor.commands.rank_probe import rank_probe
 from dynasor.commands.rank_score import rank_score
 from dynasor.commands.rank_train import rank_train
 from dynasor.commands.rank_train_cheap import rank_train_cheap
@@ -215,6 +216,7 @@ rank.command("eval")(rank_eval)
 rank.command("score")(rank_score)
 rank.command("train")(rank_train)
 rank.command("blend")(rank_blend)
+rank.command("probe")(rank_probe)
 app.add_typer(rank, name="rank")
 
 

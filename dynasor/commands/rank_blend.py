@@ -33,7 +33,7 @@ def rank_blend(
     from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
     from dynasor.ranking.model_folder import read_card, write_card
     from dynasor.ranking.order_metrics import order_metrics
-    from dynasor.ranking.train_ranker import read_ranker_data
+    from dynasor.ranking.ranker_data import read_ranker_data
 
     if len(members) < 2:
         raise ConfigError("--member: a blend needs at least two rankers")

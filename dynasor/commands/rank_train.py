@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynasor.commands.options import JsonOption
+from dynasor.commands.rank_display import ranker_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dynasor.ranking.train_ranker import RankerTraining
+from dynasor.ranking.train_ranker import RankerTraining
 
 
 def rank_train(
@@ -94,7 +95,8 @@ def rank_train(
     from dynasor.errors import ConfigError
     from dynasor.ranking.build_data import read_data_card
     from dynasor.ranking.encoder import EncoderSettings
-    from dynasor.ranking.train_ranker import RankerTraining, read_ranker_data
+    from dynasor.ranking.ranker_data import read_ranker_data
+    from dynasor.ranking.train_ranker import RankerTraining
     from dynasor.ranking.training import TrainingPlan
 
     console = Console(stderr=True)
@@ -171,21 +173,9 @@ def _train(run: RankerTraining, console: Console) -> bool:
 
 def _print(card: dict[str, Any], out: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"{card['name']} in {out}", title_justify="left")
-    for heading in ("prompts", "number", "Kendall's tau", "95% interval"):
-        table.add_column(heading, justify="left" if heading == "prompts" else "right")
-    for split, found in card["metrics"].items():
-        low, high = found["tau_interval"]
-        table.add_row(
-            split.replace("_", "-"),
-            f"{found['n']:,}",
-            f"{found['tau']:.3f}",
-            f"{low:.3f} to {high:.3f}",
-        )
     console = Console()
-    console.print(table)
+    console.print(ranker_table(card, out))
     training = card["training"]
     console.print(
         f"{card['data']['train']:,} examples, {training['loss']}, {training['steps']:,} lists, "

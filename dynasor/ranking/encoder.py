@@ -24,12 +24,11 @@ from dynasor.ranking.backbone import (
 )
 from dynasor.ranking.losses import read_scores
 from dynasor.ranking.model_folder import read_card
+from dynasor.ranking.pooling import check_pooling, pool
 from dynasor.ranking.prompt_shape import SHAPE_SIZE
-from dynasor.ranking.prompt_window import Batch, PromptWindow, collate
+from dynasor.ranking.prompt_window import Batch, PromptWindow, collate, in_batches
 
 WEIGHTS = "tuned.safetensors"
-POOLINGS = ("mean", "last")
-BATCH_TOKENS, BATCH_PROMPTS = 8_192, 64
 HEAD_SIZE, DROPOUT = 256, 0.2
 LIMIT = 5.0
 """Features further than so many standard deviations from the mean are taken for that far."""
@@ -55,8 +54,7 @@ class EncoderSettings:
     width: int = 1
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise ConfigError(f"pooling {self.pooling!r} is unknown; give {' or '.join(POOLINGS)}")
+        check_pooling(self.pooling)
         for name, least in (("window", 8), ("tuned_layers", 0), ("width", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -109,15 +107,8 @@ class LengthEncoder(nn.Module):
         )
         kept = found.hidden_states[len(self._layers) - len(self.tuned_layers)]
         states = (kept.float(), found.last_hidden_state.float())
-        pooled = [self._pool(hidden, mask) for hidden in states]
+        pooled = [pool(hidden, mask, self.settings.pooling) for hidden in states]
         return torch.cat([*pooled, shape], dim=-1)
-
-    def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        if self.settings.pooling == "last":
-            last = (mask.sum(-1) - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
-            return hidden.gather(1, last).squeeze(1)
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1)
 
     @property
     def tuned_layers(self) -> list[nn.Module]:
@@ -175,9 +166,8 @@ class EncoderRanker:
         scores = np.full(len(prompts), self.neutral)
         asked = [number for number, prompt in enumerate(prompts) if prompt.strip()]
         windows = self.window.cut([prompts[number] for number in asked]) if asked else []
-        order = sorted(range(len(asked)), key=lambda place: len(windows[place].ids))
         with torch.inference_mode():
-            for places in _batches(order, [len(window.ids) for window in windows]):
+            for places in in_batches(windows):
                 outputs = self.model(collate([windows[place] for place in places]))
                 scores[[asked[place] for place in places]] = (
                     read_scores(outputs).double().cpu().numpy()
@@ -278,15 +268,3 @@ def _load_tuned(model: LengthEncoder, file: Path) -> None:
     with torch.no_grad():
         for name, tensor in found.items():
             wanted[name].copy_(tensor)
-
-
-def _batches(order: list[int], sizes: list[int]) -> list[list[int]]:
-    """The positions of `order`, by rising size, in batches of limited prompts and padded tokens."""
-    batches: list[list[int]] = []
-    for place in order:
-        last = batches[-1] if batches else []
-        if not last or len(last) >= BATCH_PROMPTS or (len(last) + 1) * sizes[place] > BATCH_TOKENS:
-            batches.append([place])
-        else:
-            last.append(place)
-    return batches

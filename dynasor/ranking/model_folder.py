@@ -28,6 +28,7 @@ KINDS: dict[str, str] = {
     "cheap": "dynasor.ranking.cheap_ranker:CheapRanker",
     "encoder": "dynasor.ranking.encoder:EncoderRanker",
     "blend": "dynasor.ranking.blend:BlendRanker",
+    "probe": "dynasor.ranking.probe:ProbeRanker",
 }
 """Kind of a saved ranker -> module and class, which is imported when a folder of it is loaded."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from dynasor.ranking.prompt_shape import prompt_shape
 from dynasor.ranking.prompt_text import split_question
 
+BATCH_TOKENS, BATCH_PROMPTS = 8_192, 64
 CHARACTERS_A_TOKEN = 16
 """A middle further than this many characters a token from both ends is not even tokenised."""
 
@@ -89,3 +90,16 @@ def collate(windows: Sequence[Window]) -> Batch:
         ids[row, : len(window.ids)] = torch.tensor(window.ids, dtype=torch.int64)
         mask[row, : max(1, len(window.ids))] = 1
     return Batch(ids, mask, torch.tensor([window.shape for window in windows]))
+
+
+def in_batches(windows: Sequence[Window]) -> list[list[int]]:
+    """The places of windows, by rising size, in batches of limited prompts and padded tokens."""
+    sizes = [len(window.ids) for window in windows]
+    batches: list[list[int]] = []
+    for place in sorted(range(len(windows)), key=sizes.__getitem__):
+        last = batches[-1] if batches else []
+        if not last or len(last) >= BATCH_PROMPTS or (len(last) + 1) * sizes[place] > BATCH_TOKENS:
+            batches.append([place])
+        else:
+            last.append(place)
+    return batches

@@ -13,89 +13,29 @@ import itertools
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dynasor.errors import DataError, RunError
+from dynasor.errors import RunError
 from dynasor.ranking.backbone import load_backbone
-from dynasor.ranking.build_data import read_split, split_file
-from dynasor.ranking.dataset import Split
 from dynasor.ranking.encoder import EncoderRanker, EncoderSettings, build_encoder
-from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.learning_curves import save_learning_curves
 from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
 from dynasor.ranking.losses import outputs_of
-from dynasor.ranking.metrics import checked_tokens
 from dynasor.ranking.model_folder import CARD, TRAINING, read_card, write_card
 from dynasor.ranking.order_metrics import order_metrics
+from dynasor.ranking.ranker_data import RankerData
 from dynasor.ranking.training import Training, TrainingPlan
+from dynasor.ranking.training_folder import claim_training
 from dynasor.ranking.training_lists import TrainingLists
-from dynasor.run_folder import claim_folder
 
 CURVES = "learning_curves"
 SCALE_PROMPTS = 1_024
 """Prompts that the scale of the features is taken from."""
-HELD_OUT_MOST = 2_000
-"""Held-out examples that a check scores; more of them would take longer than they tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class RankerData:
-    """What a ranker is trained on and judged by.
-
-    Attributes:
-        train: to learn from.
-        held_out: to stop by and to calibrate on.
-        test: to be judged by once, at the end; may be empty.
-    """
-
-    train: list[LengthExample]
-    held_out: list[LengthExample]
-    test: list[LengthExample]
-
-
-def read_ranker_data(folder: Path, *, later_turns: int, seed: int) -> RankerData:
-    """The examples of a data folder.
-
-    Held-out and test examples are first turns where there are any, for those are what a new
-    conversation is scheduled by.
-
-    Args:
-        folder: with `train.jsonl`, `validation.jsonl` and perhaps `test.jsonl`.
-        later_turns: later turns to learn from besides the first ones, chosen at random.
-        seed: of the choice.
-
-    Raises:
-        DataError: if a file is missing or wrong, or all lengths are the same.
-    """
-    if not folder.is_dir():
-        raise DataError(f"no data folder {str(folder)!r}; make one with `dynasor rank build-data`")
-    train, held_out = read_split(folder, "train"), read_split(folder, "validation")
-    test = read_split(folder, "test") if split_file(folder, "test").exists() else []
-    first = [example for example in train if example.turn == 0]
-    later = [example for example in train if example.turn > 0]
-    draw = np.random.default_rng(seed)
-    chosen = draw.permutation(len(later))[:later_turns].tolist()
-    data = RankerData(
-        first + [later[place] for place in sorted(chosen)],
-        _first_turns(held_out)[:HELD_OUT_MOST],
-        _first_turns(test),
-    )
-    splits: dict[Split, list[LengthExample]] = {"train": data.train, "validation": data.held_out}
-    for split, examples in splits.items():
-        try:
-            checked_tokens([example.tokens for example in examples])
-        except DataError as error:
-            raise DataError(f"{split_file(folder, split)}: {error}") from None
-    return data
-
-
-def _first_turns(examples: list[LengthExample]) -> list[LengthExample]:
-    return [example for example in examples if example.turn == 0] or examples
 
 
 class RankerTraining:
@@ -134,7 +74,8 @@ class RankerTraining:
         }
         settings = replace(settings, width=outputs_of(plan.loss))
         self._settings, self._plan = settings, plan
-        self._claim(fresh)
+        run = {"data": self._about, "encoder": asdict(settings), "plan": asdict(plan)}
+        claim_training(out, run, fresh=fresh)
         torch.manual_seed(plan.seed)
         model, window = build_encoder(settings)
         self.ranker = EncoderRanker(model, window)
@@ -145,31 +86,6 @@ class RankerTraining:
         self.training = Training(
             self.ranker, lists, data.held_out, plan, out / TRAINING / "state.pt"
         )
-
-    def _claim(self, fresh: bool) -> None:
-        state = self._out / TRAINING
-        try:
-            if self._out.exists() and not self._out.is_dir():
-                raise RunError(f"{self._out} is a file; give a folder")
-            holds_other = self._out.exists() and any(self._out.iterdir()) and not state.is_dir()
-            if holds_other and not (fresh and (self._out / CARD).exists()):
-                raise RunError(
-                    f"{self._out} holds a finished ranker or other files; choose another --out, "
-                    "or --fresh to train a finished ranker anew"
-                )
-            if fresh and state.is_dir():
-                shutil.rmtree(state)
-            state.mkdir(parents=True, exist_ok=True)
-            claim_folder(
-                state,
-                {
-                    "data": self._about,
-                    "encoder": asdict(self._settings),
-                    "plan": asdict(self._plan),
-                },
-            )
-        except OSError as error:
-            raise RunError(f"{self._out} cannot be written ({error.strerror}); check it") from None
 
     def finish(self) -> dict[str, Any]:
         """Write the ranker with the best weights so far, judge what was written; returns its card."""

@@ -15,7 +15,8 @@ from dynasor.ranking.encoder import EncoderSettings
 from dynasor.ranking.length_calibration import LengthCalibration
 from dynasor.ranking.losses import LOSSES
 from dynasor.ranking.model_folder import load_ranker
-from dynasor.ranking.train_ranker import RankerTraining, read_ranker_data
+from dynasor.ranking.ranker_data import read_ranker_data
+from dynasor.ranking.train_ranker import RankerTraining
 from dynasor.ranking.training import TrainingPlan
 from dynasor.ranking.training_lists import TrainingLists
 from tests.dynasor.conftest import Ended
