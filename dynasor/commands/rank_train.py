@@ -15,7 +15,7 @@ from dynasor.commands.rank_display import ranker_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-from dynasor.ranking.train_ranker import RankerTraining
+    from dynasor.ranking.train_ranker import RankerTraining
 
 
 def rank_train(

@@ -72,12 +72,16 @@ def load_backbone(name: str, dtype: torch.dtype | str = torch.float32) -> Backbo
         ) from None
     place = _place(name)
     transformers_logging.disable_progress_bar()  # for a moment's work
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what it warns of, such as a head too many, is fine
     try:
         model = AutoModel.from_pretrained(
             place, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
         wrapped = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         tokenizer = wrapped.backend_tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         ends = _chat_ends(wrapped) if wrapped.chat_template else _ends(tokenizer)
     # Whatever is wrong with a foreign folder, the library's own message says it best.
     except Exception as error:
@@ -86,8 +90,8 @@ def load_backbone(name: str, dtype: torch.dtype | str = torch.float32) -> Backbo
             f"backbone {name!r} cannot be read ({reason}); give {DEFAULT_BACKBONE}, a folder with "
             "config.json, model.safetensors and tokenizer.json, or a name on the hub"
         ) from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     return Backbone(name, model, tokenizer, ends, _licence(place))
 
 

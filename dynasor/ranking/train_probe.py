@@ -119,7 +119,8 @@ class ProbeTraining:
         """(read so far, size) whole rows of what was kept."""
         kept = self._kept.read_bytes() if self._kept.exists() else b""
         rows = min(len(kept) // self._row_bytes, len(self.examples))
-        return np.frombuffer(kept, np.float16, rows * self._reader.size).reshape(rows, -1)
+        size = self._reader.size
+        return np.frombuffer(kept, np.float16, rows * size).reshape(rows, size)
 
     def finish(self) -> dict[str, Any]:
         """Fit, write and judge the ranker, once all is read; returns its card.

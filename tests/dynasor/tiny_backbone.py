@@ -12,8 +12,14 @@ WORDS = ["hi", "name", "list", "explain", "write", "an", "essay", "about", "cats
 SHORT, LONG = ("hi", "name", "list"), ("explain", "write", "essay")
 
 
-def save_tiny_backbone(folder: Path, *, decoder: bool = False) -> Path:
-    """A model folder such as `load_backbone` reads."""
+def save_tiny_backbone(folder: Path, *, decoder: bool = False, chat: str | None = None) -> Path:
+    """A model folder such as `load_backbone` reads.
+
+    Args:
+        folder: where to.
+        decoder: instead of an encoder.
+        chat: template of a chat model.
+    """
     # Here, because every worker imports every file of tests, and few make a backbone.
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, OPTConfig, OPTModel, PreTrainedTokenizerFast
@@ -26,7 +32,9 @@ def save_tiny_backbone(folder: Path, *, decoder: bool = False) -> Path:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
         )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=words[0]).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=words[0], chat_template=chat
+    ).save_pretrained(folder)
     torch.manual_seed(0)
     size = {"vocab_size": len(vocabulary), "hidden_size": 16, "num_attention_heads": 2}
     if decoder:
