@@ -88,7 +88,9 @@ class QuerySamples:
                 self._learn(standing, votes)
 
     def _multiple(self, finished: int) -> float:
-        if self._foreseen is None:
+        # Before the first sample all prompts are treated alike: it costs little and tells much, and
+        # queries that look hard would be put off without it. Near the limit that costs all of them.
+        if self._foreseen is None or finished == 0:
             return 1.0
         return self._all.by_prompt.multiple(self._foreseen, finished)
 
@@ -98,9 +100,10 @@ class QuerySamples:
         multiple = self._multiple(standing.n)
         if self._prompt is not None and self._foreseen is not None:
             ratio = log(further / known.mean)
-            self._all.by_prompt.learn_rest(self._foreseen, standing.n, ratio)
             if standing.n == 0:
                 self._all.by_prompt.learn_query(self._prompt, ratio)
+            else:
+                self._all.by_prompt.learn_rest(self._foreseen, standing.n, ratio)
         known.learn(further / multiple)
 
 

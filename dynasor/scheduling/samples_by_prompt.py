@@ -3,9 +3,9 @@
 Problems of some kinds are agreed upon later than others, whatever their lengths. A ridge regression goes
 from the vector of a prompt to the logarithm of the samples its query took, as a multiple of what is
 usual. Each query is foreseen when it comes, before it teaches, so lines from what was foreseen to what
-came say honestly how far to trust it. There is a line for each doubling of the finished samples, for
-votes tell more and more of the same. Slopes are drawn towards 0 by their own uncertainty, as in the
-positive-part estimator of James and Stein (1961): where prompts say nothing, nothing changes.
+came say honestly how far to trust it. There is a line for each doubling of the finished samples, one or
+more, for votes tell more and more of the same. Slopes are drawn towards 0 by their own uncertainty, as
+in the positive-part estimator of James and Stein (1961): where prompts say nothing, nothing changes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SamplesByPrompt:
 
         Args:
             foreseen: when the query came.
-            finished: samples of it since then.
+            finished: samples of it since then, 1 or more.
         """
         line = self._lines.get(finished.bit_length())
         if line is None:
