@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dynasor.ranking.backbone import DEFAULT_BACKBONE
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.kernel_ridge import looks_of
 from dynasor.ranking.probe import ProbeRanker
@@ -16,14 +15,8 @@ from dynasor.ranking.prompt_states import StateReader, StateSettings
 from dynasor.ranking.train_probe import typical_places
 
 
-def add_backbone(parser: argparse.ArgumentParser) -> None:
-    """Let the user choose the backbone."""
-    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="of the probe of prompts")
-    parser.add_argument("--pooling", default="mean", help="mean, or last (for decoders)")
-
-
 class Prober:
-    """Makes probes; each prompt is read once."""
+    """Makes probes by the backbone and the pooling that are asked for; each prompt is read once."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._settings = StateSettings(options.backbone, options.pooling)

@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from probed_prompts import Prober, add_backbone
+from probed_prompts import Prober
 from suite_prompts import with_prompts
 
 from dynasor.bench.recorded import collect_questions
+from dynasor.ranking.backbone import DEFAULT_BACKBONE
 from dynasor.ranking.dataset import read_examples
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.model_folder import load_ranker
@@ -151,7 +152,8 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=50.0, help="tokens a second of a request")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    add_backbone(parser)
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="that reads prompts")
+    parser.add_argument("--pooling", default="mean", help="mean, or last (for decoders)")
     options = parser.parse_args()
     prober = Prober(options)
     if options.data is None and not options.trace:

@@ -28,13 +28,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from halves import tuning_half
-from probed_prompts import Prober, add_backbone
+from probed_prompts import Prober
 from scipy.stats import kendalltau
 from suite_prompts import with_prompts
 
 from certaindex.stopping import StopRule, parse_rule
 from certaindex.votes import Votes
 from dynasor.bench.recorded import RecordedQuestion, collect_questions
+from dynasor.ranking.backbone import DEFAULT_BACKBONE
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.length_calibration import LengthCalibration
 from dynasor.ranking.ranked import Ranked, ranked_by
@@ -306,7 +307,8 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=6, help="random orders a question")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_backbone(parser)
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="that reads prompts")
+    parser.add_argument("--pooling", default="mean", help="mean, or last (for decoders)")
     options = parser.parse_args()
     prober = Prober(options)
     suites = dict(each.split("=", 1) for each in options.prompts)

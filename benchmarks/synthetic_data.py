@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from halves import tuning_half
 from numpy.typing import NDArray
-from probed_prompts import Prober, add_backbone
+from probed_prompts import Prober
 from rank_queue import data_scores, trace_scores
 
 from algorithms.program import Generation, Request, Sampling
@@ -35,6 +35,7 @@ from dynasor.config import SchedulerConfig
 from dynasor.embedded_model import path as embedded_model
 from dynasor.engines.vllm import VLLMEngine
 from dynasor.intervals import bootstrap
+from dynasor.ranking.backbone import DEFAULT_BACKBONE
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.queue_simulation import ORACLE, serve
 from dynasor.scheduling.gang import Hints
@@ -170,7 +171,8 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64, help="requests at once")
     parser.add_argument("--repeats", type=int, default=5, help="runs")
     parser.add_argument("--seed", type=int, default=0)
-    add_backbone(parser)
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="that reads prompts")
+    parser.add_argument("--pooling", default="mean", help="mean, or last (for decoders)")
     options = parser.parse_args()
     prober = Prober(options)
     options.share = sorted(float(each) for each in options.share.split(","))
