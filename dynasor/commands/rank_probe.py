@@ -56,7 +56,7 @@ def rank_probe(
     Reads each prompt once, and fits a regression on the hidden states. Nothing of the model is trained,
     so some hundred prompts suffice, such as recorded problems; it learns from 5,000 at most. The larger
     the model, the better the order, and the longer it takes to read a prompt: with an instruct decoder
-    of 1.5 billion parameters half a second on two CPU cores, so give `ranking.deadline` that time.
+    of 1.5 billion parameters a third of a second on two CPU cores, so give `ranking.deadline` time.
 
     What was read is kept: after Ctrl-C or a kill the same command goes on.
 
