@@ -8,10 +8,12 @@ card.json           what it is and how good; a folder that has one is complete
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,13 @@ class ProbeTraining:
         self.examples = [whole[place] for place in chosen.tolist()]
         self._test, self._out, self._settings = data.test, out, settings
         self._about = about | {"train": len(self.examples), "seed": seed}
-        run = {"data": self._about, "probe": asdict(settings)}
+        # Other prompts than those whose states are kept would get these for theirs.
+        prompts = json.dumps([each.prompt for each in self.examples]).encode()
+        run = {
+            "data": self._about,
+            "prompts": sha256(prompts).hexdigest(),
+            "probe": asdict(settings),
+        }
         self._kept = claim_training(out, run, fresh=fresh) / STATES
         self._reader = StateReader(settings, device)
 

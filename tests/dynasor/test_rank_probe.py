@@ -121,6 +121,18 @@ def test_a_folder_is_for_one_probe(folders: tuple[Path, Path], tmp_path: Path) -
     training(folders, tmp_path / "out", window=16, fresh=True)
 
 
+def test_states_of_other_prompts_are_not_taken_for_these(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data = shutil.copytree(folders[0], tmp_path / "data")
+    training((data, folders[1]), tmp_path / "out")
+    train = data / "train.jsonl"
+    lines = train.read_text().splitlines(keepends=True)
+    train.write_text("".join([*lines[1:], lines[0]]))
+    with pytest.raises(RunError, match=r"other settings \(prompts"):
+        training((data, folders[1]), tmp_path / "out")
+
+
 def test_a_probe_of_another_backbone_or_a_broken_one_is_refused(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
