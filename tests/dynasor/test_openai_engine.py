@@ -52,7 +52,7 @@ async def test_it_finds_the_model_and_answers_a_question(engine, vllm_server):
     assert extract(end.text, "boxed") == "23"
     assert end.tokens == vllm_server.metric("vllm:generation_tokens_total") - before
     assert end.prompt_tokens > 10
-    assert len(progress) >= 2
+    assert progress  # how many depends on how much of the stream comes at once
     assert all(isinstance(event, Progress) for event in progress)
     assert [event.tokens for event in progress] == sorted({event.tokens for event in progress})
     assert all(end.text.startswith(event.text) for event in progress)
