@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dynasor.commands.options import JsonOption
-from dynasor.commands.rank_display import ranker_table
+from dynasor.commands.rank_making import (
+    BackboneOption,
+    DataArgument,
+    DeviceOption,
+    FreshOption,
+    OutOption,
+    PoolingOption,
+    ThreadsOption,
+    WindowOption,
+    about_data,
+    device_of,
+    ranker_table,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,37 +29,17 @@ if TYPE_CHECKING:
 
 
 def rank_probe(
-    data: Annotated[Path, typer.Argument(help="Folder of `dynasor rank build-data`.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the ranker.")],
-    backbone: Annotated[
-        str,
-        typer.Option(
-            "--backbone",
-            help="all-MiniLM-L6-v2 (from its package, no download), a model folder, or a name on the "
-            "hub.",
-        ),
-    ] = "all-MiniLM-L6-v2",
-    pooling: Annotated[
-        str, typer.Option("--pooling", help="mean, or last (for decoders).")
-    ] = "mean",
-    window: Annotated[
-        int,
-        typer.Option("--window", help="Tokens of a prompt that are read: its first and its last."),
-    ] = 256,
+    data: DataArgument,
+    out: OutOption,
+    backbone: BackboneOption = "all-MiniLM-L6-v2",
+    pooling: PoolingOption = "mean",
+    window: WindowOption = 256,
     seed: Annotated[
         int, typer.Option("--seed", help="Of the choice, where there are too many.", min=0)
     ] = 0,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", help="CPU threads.", min=1, show_default="torch's own"),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", help="cpu or cuda.", show_default="a GPU, if torch finds one"),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Throw an earlier training in the folder away.")
-    ] = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    fresh: FreshOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a ranker of a pretrained model as it comes.
@@ -66,28 +57,19 @@ def rank_probe(
 
         dynasor rank probe data/mine --out probe --backbone Qwen/Qwen2.5-1.5B-Instruct --pooling last
     """
-    import torch
     from rich.console import Console
 
-    from dynasor.errors import ConfigError
-    from dynasor.ranking.build_data import read_data_card
     from dynasor.ranking.prompt_states import StateSettings
     from dynasor.ranking.ranker_data import read_ranker_data
     from dynasor.ranking.train_probe import ProbeTraining
 
     console = Console(stderr=True)
-    if device not in (None, "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError(f"--device {device}: torch has none such here; give cpu")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    place = device_of(device, threads)
     settings = StateSettings(backbone=backbone, pooling=pooling, window=window)
     examples = read_ranker_data(data, later_turns=0, seed=seed)
-    source = read_data_card(data)
-    about: dict[str, Any] = {key: source.get(key) for key in ("source", "tokenizer", "split")}
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with console.status("loading the backbone"):
         training = ProbeTraining(
-            examples, about, out, settings, device=place, seed=seed, fresh=fresh
+            examples, about_data(data), out, settings, device=place, seed=seed, fresh=fresh
         )
     try:
         _read(training, console)

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynasor.commands.options import JsonOption
-from dynasor.commands.rank_display import ranker_table
+from dynasor.commands.rank_making import (
+    BackboneOption,
+    DataArgument,
+    DeviceOption,
+    FreshOption,
+    OutOption,
+    PoolingOption,
+    ThreadsOption,
+    WindowOption,
+    about_data,
+    device_of,
+    ranker_table,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,8 +31,8 @@ if TYPE_CHECKING:
 
 
 def rank_train(
-    data: Annotated[Path, typer.Argument(help="Folder of `dynasor rank build-data`.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the ranker.")],
+    data: DataArgument,
+    out: OutOption,
     loss: Annotated[
         str,
         typer.Option(
@@ -28,21 +40,9 @@ def rank_train(
             help="listmle, ranknet, margin, regression or classification (of ten buckets).",
         ),
     ] = "classification",
-    backbone: Annotated[
-        str,
-        typer.Option(
-            "--backbone",
-            help="all-MiniLM-L6-v2 (from its package, no download), a model folder, or a name on the "
-            "hub.",
-        ),
-    ] = "all-MiniLM-L6-v2",
-    pooling: Annotated[
-        str, typer.Option("--pooling", help="mean, or last (for decoders).")
-    ] = "mean",
-    window: Annotated[
-        int,
-        typer.Option("--window", help="Tokens of a prompt that are read: its first and its last."),
-    ] = 96,
+    backbone: BackboneOption = "all-MiniLM-L6-v2",
+    pooling: PoolingOption = "mean",
+    window: WindowOption = 96,
     tuned_layers: Annotated[
         int, typer.Option("--tuned-layers", help="Uppermost layers that are trained.")
     ] = 3,
@@ -64,17 +64,9 @@ def rank_train(
         int, typer.Option("--patience", help="Checks without a better held-out tau before the end.")
     ] = 6,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", help="CPU threads.", min=1, show_default="torch's own"),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", help="cpu or cuda.", show_default="a GPU, if torch finds one"),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Throw an earlier training in the folder away.")
-    ] = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    fresh: FreshOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a ranker on prompts and the length of their answers.
@@ -89,21 +81,15 @@ def rank_train(
 
         dynasor rank train data/mine --out models/opt --backbone facebook/opt-125m --pooling last
     """
-    import torch
     from rich.console import Console
 
-    from dynasor.errors import ConfigError
-    from dynasor.ranking.build_data import read_data_card
     from dynasor.ranking.encoder import EncoderSettings
     from dynasor.ranking.ranker_data import read_ranker_data
     from dynasor.ranking.train_ranker import RankerTraining
     from dynasor.ranking.training import TrainingPlan
 
     console = Console(stderr=True)
-    if device not in (None, "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError(f"--device {device}: torch has none such here; give cpu")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    place = device_of(device, threads)
     plan = TrainingPlan(
         loss=loss,
         epochs=epochs,
@@ -120,11 +106,10 @@ def rank_train(
         tuned_layers=tuned_layers,
     )
     examples = read_ranker_data(data, later_turns=later_turns, seed=seed)
-    source = read_data_card(data)
-    about: dict[str, Any] = {key: source.get(key) for key in ("source", "tokenizer", "split")}
     with console.status("preparing prompts"):
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        run = RankerTraining(examples, about, out, settings, plan, device=place, fresh=fresh)
+        run = RankerTraining(
+            examples, about_data(data), out, settings, plan, device=place, fresh=fresh
+        )
     stopped = _train(run, console)
     with console.status("judging what was learned"):
         card = run.finish()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dynasor.errors import DataError, MissingExtra
+from dynasor.errors import ConfigError, DataError, MissingExtra
 
 DEFAULT_BACKBONE = "all-MiniLM-L6-v2"
 """Apache 2.0; 22.7 million parameters, half of them token embeddings."""
@@ -50,6 +50,16 @@ class Backbone(NamedTuple):
         """Width of its hidden states."""
         config: Any = self.model.config
         return int(getattr(config, "word_embed_proj_dim", config.hidden_size))
+
+    def check_window(self, tokens: int) -> None:
+        """See that it reads so many tokens.
+
+        Raises:
+            ConfigError: if it reads fewer.
+        """
+        limit = getattr(self.model.config, "max_position_embeddings", tokens)
+        if tokens > limit:
+            raise ConfigError(f"window {tokens} is more than {self.name} reads ({limit})")
 
 
 def load_backbone(name: str, dtype: torch.dtype | str = torch.float32) -> Backbone:

@@ -73,11 +73,7 @@ class LengthEncoder(nn.Module):
         super().__init__()
         self.settings = settings
         self.backbone = backbone.model
-        limit = getattr(self.backbone.config, "max_position_embeddings", settings.window)
-        if settings.window > limit:
-            raise ConfigError(
-                f"window {settings.window} is more than {backbone.name} reads ({limit})"
-            )
+        backbone.check_window(settings.window)
         self.backbone.requires_grad_(False)
         self._layers = list(layers_of(self.backbone))
         for layer in self.tuned_layers:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dynasor.ranking.running_line import MEMORY
+
 REFIT = 8
 """Examples after which the weights are solved for anew, which takes a millisecond or two."""
-_MEMORY = 500  # examples that it looks back on
 
 
 class OnlineRidge:
@@ -28,9 +29,9 @@ class OnlineRidge:
     def learn(self, vector: NDArray[np.float32], value: float) -> None:
         """One example: a vector, (size,), and the number that came of it."""
         row = vector.astype(np.float64)
-        self._squares *= 1 - 1 / _MEMORY
+        self._squares *= 1 - 1 / MEMORY
         self._squares += np.outer(row, row)
-        self._products *= 1 - 1 / _MEMORY
+        self._products *= 1 - 1 / MEMORY
         self._products += value * row
         self._unused += 1
         if self._unused >= REFIT:

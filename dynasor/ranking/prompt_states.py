@@ -70,11 +70,7 @@ class StateReader:
 
     def __init__(self, settings: StateSettings, device: str = "cpu") -> None:
         backbone = load_backbone(settings.backbone, dtype="auto")
-        limit = getattr(backbone.model.config, "max_position_embeddings", settings.window)
-        if settings.window > limit:
-            raise ConfigError(
-                f"window {settings.window} is more than {backbone.name} reads ({limit})"
-            )
+        backbone.check_window(settings.window)
         self._model = backbone.model.eval()
         self.weights = fingerprint(self._model.named_parameters())
         fast = device == "cuda" or bfloat16_is_fast()

@@ -1,7 +1,7 @@
 """A prompt as a short vector, from which prompts like it can be told while an engine runs.
 
 Its shape, its words and pieces of words folded into a few places with signs (Weinberger et al., 2009),
-and a constant. No model, a fifth of a millisecond.
+and a constant. No model, and little time.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MEMORY = 500
-"""Pairs that a line looks back on."""
+"""What is learnt while an engine runs looks back on so many pairs, queries or examples."""
 
 
 class RunningLine:

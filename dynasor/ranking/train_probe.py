@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynasor.errors import RunError
+from dynasor.errors import DataError, RunError
 from dynasor.ranking.examples import LengthExample
 from dynasor.ranking.kernel_ridge import looks_of
 from dynasor.ranking.length_calibration import CALIBRATION, LengthCalibration
@@ -84,15 +84,16 @@ class ProbeTraining:
         self.examples = [whole[place] for place in chosen.tolist()]
         self._test, self._out, self._settings = data.test, out, settings
         self._about = about | {"train": len(self.examples), "seed": seed}
-        # Other prompts than those whose states are kept would get these for theirs.
+        self._reader = StateReader(settings, device)
+        # States that are kept are of these prompts, in this order, by these weights.
         prompts = json.dumps([each.prompt for each in self.examples]).encode()
         run = {
             "data": self._about,
             "prompts": sha256(prompts).hexdigest(),
             "probe": asdict(settings),
+            "weights": self._reader.weights,
         }
         self._kept = claim_training(out, run, fresh=fresh) / STATES
-        self._reader = StateReader(settings, device)
 
     def read(self, observe: Callable[[int], None]) -> None:
         """Read the prompts that were not read before; what is read is kept whatever happens.
@@ -101,6 +102,7 @@ class ProbeTraining:
             observe: told how many have been read, each time some more are.
 
         Raises:
+            DataError: if the backbone gives states that are no numbers.
             RunError: if the states cannot be written.
         """
         done = len(self._states())
@@ -108,6 +110,11 @@ class ProbeTraining:
         for first in range(done, len(self.examples), CHUNK):
             prompts = [each.prompt for each in self.examples[first : first + CHUNK]]
             rows = self._reader.read(prompts)
+            if not np.isfinite(rows).all():
+                raise DataError(
+                    f"backbone {self._settings.backbone!r} gives states that are no numbers; "
+                    "choose another"
+                )
             try:
                 with self._kept.open("r+b" if first else "wb") as file:
                     file.truncate(first * self._row_bytes)  # what a kill has torn

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from certaindex.stopping import StopRule
 from certaindex.votes import Votes
+from dynasor.ranking.running_line import MEMORY
 from dynasor.scheduling.samples_by_prompt import SamplesByPrompt
 
 PATHS = 32
@@ -26,7 +27,6 @@ PATHS = 32
 REMEMBERED = 65536
 """States of votes whose continuations are kept."""
 _PLAYED = 4.0  # weight of a played forecast, in queries that came through the same state
-_MEMORY = 500  # queries that the means look back on
 
 
 class HashableRule(StopRule, Hashable, Protocol):
@@ -70,7 +70,7 @@ class QuerySamples:
     def __init__(self, all_queries: FurtherSamples, prompt: NDArray[np.float32] | None) -> None:
         self._all = all_queries
         self._prompt = prompt
-        self._foreseen = None if prompt is None else all_queries.by_prompt.foresee(prompt)
+        self._foreseen = 0.0 if prompt is None else all_queries.by_prompt.foresee(prompt)
         self._passed = {0: NO_VOTES}  # finished samples -> the votes then
 
     def expected(self, votes: Votes) -> tuple[float, float]:
@@ -90,7 +90,7 @@ class QuerySamples:
     def _multiple(self, finished: int) -> float:
         # Before the first sample all prompts are treated alike: it costs little and tells much, and
         # queries that look hard would be put off without it. Near the limit that costs all of them.
-        if self._foreseen is None or finished == 0:
+        if self._prompt is None or finished == 0:
             return 1.0
         return self._all.by_prompt.multiple(self._foreseen, finished)
 
@@ -98,7 +98,7 @@ class QuerySamples:
         further = votes.n - standing.n
         known = self._all.after(standing, votes.max_samples)
         multiple = self._multiple(standing.n)
-        if self._prompt is not None and self._foreseen is not None:
+        if self._prompt is not None:
             ratio = log(further / known.mean)
             if standing.n == 0:
                 self._all.by_prompt.learn_query(self._prompt, ratio)
@@ -123,7 +123,7 @@ class _Known:
 
     def learn(self, number: float) -> None:
         """One more."""
-        self._count = min(self._count + 1, _MEMORY)
+        self._count = min(self._count + 1, MEMORY)
         self.mean += (number - self.mean) / self._count
         self._square += (number**2 - self._square) / self._count
 

@@ -133,6 +133,27 @@ def test_states_of_other_prompts_are_not_taken_for_these(
         training((data, folders[1]), tmp_path / "out")
 
 
+def test_states_that_are_no_numbers_are_one_clear_error(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training(folders, tmp_path / "out")
+    monkeypatch.setattr(
+        StateReader, "read", lambda self, prompts: np.full((len(prompts), self.size), np.nan)
+    )
+    with pytest.raises(DataError, match="gives states that are no numbers; choose another"):
+        run.read(lambda done: None)
+
+
+def test_states_of_another_model_are_not_taken_for_those_of_this(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    backbone = shutil.copytree(folders[1], tmp_path / "mine")
+    training((folders[0], backbone), tmp_path / "out")
+    save_tiny_backbone(backbone, decoder=True)
+    with pytest.raises(RunError, match=r"other settings \(weights"):
+        training((folders[0], backbone), tmp_path / "out")
+
+
 def test_a_probe_of_another_backbone_or_a_broken_one_is_refused(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
