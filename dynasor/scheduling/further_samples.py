@@ -88,9 +88,7 @@ class QuerySamples:
                 self._learn(standing, votes)
 
     def _multiple(self, finished: int) -> float:
-        # Before the first sample all prompts are treated alike: it costs little and tells much, and
-        # queries that look hard would be put off without it. Near the limit that costs all of them.
-        if self._prompt is None or finished == 0:
+        if self._prompt is None:
             return 1.0
         return self._all.by_prompt.multiple(self._foreseen, finished)
 
@@ -100,6 +98,9 @@ class QuerySamples:
         multiple = self._multiple(standing.n)
         if self._prompt is not None:
             ratio = log(further / known.mean)
+            # Nothing is learnt of the rest before the first sample, so all prompts are alike then: it
+            # costs little and tells much, and queries that look hard would be put off without it,
+            # which costs all of them near the limit.
             if standing.n == 0:
                 self._all.by_prompt.learn_query(self._prompt, ratio)
             else:

@@ -154,6 +154,24 @@ def test_a_slope_is_drawn_towards_none(pairs):
         assert slope <= line.both / line.x_var
 
 
+def test_a_slope_that_may_well_be_none_is_not_followed():
+    draw, followed = np.random.default_rng(0), 0
+    for _ in range(200):
+        line = RunningLine()
+        for pair in draw.normal(size=(100, 2)):
+            line.learn(*pair)
+        followed += slope_of(line) > 0
+    assert followed <= 20  # of 100 that rise by chance
+
+
+def test_a_prompt_multiplies_only_so_much():
+    learner = SamplesByPrompt()
+    for foreseen in np.linspace(-1, 1, 100):
+        learner.learn_rest(foreseen, 1, foreseen)
+    assert learner.multiple(1e6, 1) == pytest.approx(np.exp(2))
+    assert learner.multiple(-1e6, 1) == pytest.approx(np.exp(-2))
+
+
 def test_a_slope_takes_queries_and_a_difference():
     line, learner = RunningLine(), SamplesByPrompt()
     for n in range(19):
